@@ -1,0 +1,298 @@
+"""Configuration: endpoints and secrets from the environment, everything else from `pipeline.yaml`.
+
+The environment uses the prefix ``FERRY_``; AWS credentials go under their usual names. When the
+embedded services run, they leave an environment file that fills in what is not set, so that the
+``ferry`` commands find them without further ado.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from dotenv import load_dotenv
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pipelines.errors import ConfigError
+from pipelines.lake import Lake
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+IdType = Literal["int64", "string"]
+Unit = Literal["recs", "embeddings", "ctr_pmml", "embedding_mlp"]
+UNITS: tuple[Unit, ...] = ("recs", "embeddings", "ctr_pmml", "embedding_mlp")
+
+
+class Replica(NamedTuple):
+    """The address of one TensorFlow Serving replica."""
+
+    host: str
+    grpc_port: int
+    rest_port: int
+
+    @property
+    def grpc(self) -> str:
+        """``host:port`` of the gRPC service."""
+        return f"{self.host}:{self.grpc_port}"
+
+    @property
+    def rest(self) -> str:
+        """Base URL of the REST service."""
+        return f"http://{self.host}:{self.rest_port}"
+
+
+class Settings(BaseSettings):
+    """Endpoints and secrets, from the environment (prefix ``FERRY_``)."""
+
+    model_config = SettingsConfigDict(env_prefix="FERRY_", extra="ignore", frozen=True)
+
+    config: Path = PROJECT_ROOT / "pipeline.yaml"
+    lake_root: str = Field(validation_alias="FERRY_LAKE")
+    redis_url: SecretStr
+    redis_prefix: str = "ferry"
+    s3_endpoint_url: str | None = None
+    bucket: str
+    tf_serving: Annotated[tuple[Replica, ...], NoDecode]
+    model_dir: Path
+    spark_master: str = "local[2]"
+
+    @field_validator("tf_serving", mode="before")
+    @classmethod
+    def _parse_replicas(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        replicas = []
+        for part in filter(None, (p.strip() for p in value.split(","))):
+            fields = part.split(":")
+            if len(fields) != 3 or not fields[1].isdigit() or not fields[2].isdigit():
+                raise ValueError(f"{part!r} is not host:grpc_port:rest_port")
+            replicas.append(Replica(fields[0], int(fields[1]), int(fields[2])))
+        if not replicas:
+            raise ValueError("names no replica")
+        return tuple(replicas)
+
+    @property
+    def lake(self) -> Lake:
+        """The lake's folders."""
+        return Lake(self.lake_root.rstrip("/"))
+
+
+def environment_file() -> Path:
+    """Return where the embedded services leave their environment (it need not exist)."""
+    return Path(os.environ.get("FERRY_HOME", PROJECT_ROOT / ".ferry")) / "env"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment, filled up from :func:`environment_file`.
+
+    Raises:
+        ConfigError: a variable is missing or malformed; the message names it.
+    """
+    load_dotenv(environment_file(), override=False)
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if not name.startswith("FERRY_"):
+            name = f"FERRY_{name.upper()}"
+        if first["type"] == "missing":
+            raise ConfigError(
+                f"environment variable {name} is not set: start the embedded services with "
+                "'make up', or set it to your own"
+            ) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"environment variable {name}: {reason}") from error
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileSource(_Section):
+    """Where source files are and how to read them."""
+
+    path: str
+    format: Literal["csv", "jsonl", "parquet"] = "csv"
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    header: bool = True
+    #: Contract name -> source column name; for CSV without a header, its position from 0.
+    columns: dict[str, str | int] = {}
+
+    def resolve(self, lake: Lake, run_date: str) -> str:
+        """Return the path with ``{landing}`` and ``{run_date}`` filled in.
+
+        Raises:
+            ConfigError: the path has another placeholder.
+        """
+        try:
+            return self.path.format(landing=lake.landing, run_date=run_date)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(
+                f"data source path {self.path!r}: the placeholders are {{landing}} and {{run_date}}"
+            ) from error
+
+
+class EventSource(FileSource):
+    """The events; required columns: user_id, item_id, rating, timestamp."""
+
+    timestamp_format: Literal["epoch_seconds", "epoch_millis", "iso8601"] = "epoch_seconds"
+
+    @property
+    def is_daily(self) -> bool:
+        """Whether each run date has files of its own."""
+        return "{run_date}" in self.path
+
+
+class ItemSource(FileSource):
+    """The item catalogue; columns: item_id, title, genres, optional release_year."""
+
+    genre_separator: str = Field("|", min_length=1)
+
+
+class DataConfig(_Section):
+    """The data source, its column mapping, and what counts as a valid row."""
+
+    events: EventSource
+    items: ItemSource
+    users: FileSource | None = None
+    user_id_type: IdType = "int64"
+    item_id_type: IdType = "int64"
+    min_rating: float = 0.5
+    max_rating: float = 5.0
+    positive_rating: float = 3.5
+
+    @model_validator(mode="after")
+    def _check_ratings(self) -> DataConfig:
+        if not self.min_rating <= self.positive_rating <= self.max_rating:
+            raise ValueError("positive_rating must lie between min_rating and max_rating")
+        return self
+
+
+class EvaluationConfig(_Section):
+    """The temporal holdout."""
+
+    holdout_days: int = Field(7, ge=1)
+    #: Below this many users with earlier events, the last `holdout_fraction` of each user is used.
+    min_holdout_users: int = Field(100, ge=1)
+    holdout_fraction: float = Field(0.2, gt=0, lt=1)
+
+
+class RecsConfig(_Section):
+    """Implicit-feedback ALS (Hu, Koren, Volinsky 2008) and the popularity list."""
+
+    enabled: bool = True
+    rank: int = Field(64, ge=1)
+    iterations: int = Field(10, ge=1)
+    regularization: float = Field(0.05, gt=0)
+    alpha: float = Field(10.0, gt=0)
+    list_size: int = Field(50, ge=1)
+
+
+class EmbeddingsConfig(_Section):
+    """item2vec: skip-gram over each user's time-ordered positives (Barkan, Koenigstein 2016)."""
+
+    enabled: bool = True
+    dimension: int = Field(32, ge=1)
+    window: int = Field(10, ge=1)
+    iterations: int = Field(10, ge=1)
+    min_count: int = Field(2, ge=1)
+    neighbours: int = Field(50, ge=1)
+    user_half_life_days: float = Field(90.0, gt=0)
+
+
+class CtrPmmlConfig(_Section):
+    """Spark ML logistic regression over the point-in-time features, exported as PMML."""
+
+    enabled: bool = True
+    regularization: float = Field(0.001, ge=0)
+    iterations: int = Field(50, ge=1)
+    buckets: int = Field(10, ge=2)
+
+
+class EmbeddingMlpConfig(_Section):
+    """Keras Embedding+MLP with its preprocessing inside the SavedModel."""
+
+    enabled: bool = True
+    dimension: int = Field(16, ge=1)
+    hidden: tuple[int, ...] = (64, 32)
+    epochs: int = Field(4, ge=1)
+    batch_size: int = Field(512, ge=1)
+    learning_rate: float = Field(0.002, gt=0)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    id_dropout: float = Field(0.1, ge=0, lt=1)
+    max_vocabulary: int = Field(1_000_000, ge=1)
+
+
+class ModelsConfig(_Section):
+    """One section per unit."""
+
+    recs: RecsConfig = RecsConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    ctr_pmml: CtrPmmlConfig = CtrPmmlConfig()
+    embedding_mlp: EmbeddingMlpConfig = EmbeddingMlpConfig()
+
+    def enabled_units(self) -> tuple[Unit, ...]:
+        """Return the units to build, in their fixed order."""
+        return tuple(u for u in UNITS if getattr(self, u).enabled)
+
+
+class ReleaseConfig(_Section):
+    """Staging and verification."""
+
+    bucket_size: int = Field(32, ge=1, le=512)
+    golden_size: int = Field(32, ge=1)
+    load_timeout_seconds: float = Field(180.0, gt=0)
+
+
+class PipelineConfig(_Section):
+    """The whole of `pipeline.yaml`."""
+
+    seed: int = 42
+    data: DataConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    models: ModelsConfig = ModelsConfig()
+    release: ReleaseConfig = ReleaseConfig()
+
+
+def load_pipeline_config(path: Path) -> PipelineConfig:
+    """Read and validate `pipeline.yaml`.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, has an unknown key or a wrong value; the
+            message gives the file and the path to the key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}; FERRY_CONFIG names the file to read"
+        ) from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}" if where else ""
+        raise ConfigError(
+            f"{path}:{line} is not YAML: {getattr(error, 'problem', error)}"
+        ) from error
+    try:
+        return PipelineConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{path}: {key}: unknown key{more}") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
+        raise ConfigError(f"{path}: {key}: {reason}{got}{more}") from error

@@ -1,0 +1,1 @@
+"""Data: the contract, ways to bring data in, and ingest with quarantine."""

@@ -1,0 +1,1 @@
+"""Evaluation: the temporal holdout, metrics and the baselines that stand beside them."""

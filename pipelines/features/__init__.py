@@ -1,0 +1,1 @@
+"""Features: point-in-time correct samples, and the same features as of now for serving."""

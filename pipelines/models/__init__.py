@@ -1,0 +1,1 @@
+"""Models: one module each, found by unit name in :mod:`pipelines.models.registry`."""

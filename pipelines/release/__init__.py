@@ -1,0 +1,1 @@
+"""Releases: immutable versions in object storage, staged online, switched by one pointer."""

@@ -1,0 +1,51 @@
+"""The Spark session that every Spark step uses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# What is the same wherever Ferry runs; master and memory come from spark-submit, that is from
+# Airflow's Spark connection, or from the caller.
+_CONF = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.sources.partitionOverwriteMode": "dynamic",
+    "spark.sql.adaptive.enabled": "true",
+    # The lake has one small file a day: without this each would become a task of its own.
+    "spark.sql.files.openCostInBytes": "65536",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.host": "127.0.0.1",
+}
+
+
+def build_session(app_name: str, master: str | None = None, **conf: str) -> SparkSession:
+    """Return a Spark session; `master` is only for a process that spark-submit did not start."""
+    # Without this the workers take PATH's python3, which has none of our packages.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.appName(app_name)
+    if master:
+        builder = builder.master(master)
+    for key, value in {**_CONF, **conf}.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+@contextmanager
+def spark_session(app_name: str, master: str | None = None, **conf: str) -> Iterator[SparkSession]:
+    """Give a Spark session that is stopped at the end of the block."""
+    session = build_session(app_name, master, **conf)
+    try:
+        yield session
+    finally:
+        session.stop()

@@ -1,0 +1,35 @@
+"""Fixtures that many tests share; each service is started once for the whole test session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One local Spark for all tests (a JVM start costs about ten seconds)."""
+    from pipelines.spark import spark_session
+
+    scratch = tmp_path_factory.mktemp("spark")
+    with spark_session(
+        "ferry-tests",
+        master="local[2]",
+        **{
+            "spark.driver.memory": "1500m",
+            "spark.sql.shuffle.partitions": "2",
+            "spark.default.parallelism": "2",
+            "spark.local.dir": str(scratch),
+            "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+            "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch}",
+        },
+    ) as session:
+        yield session
