@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.config import Unit
 from pipelines.errors import ConfigError
 
 RunType = Literal["scheduled", "manual", "backfill"]
@@ -28,6 +29,7 @@ class RunPlan(BaseModel):
     version: int
     run_type: RunType
     run_id: str
+    units: tuple[Unit, ...]
 
 
 def resolve_run_date(

@@ -1,0 +1,290 @@
+"""The connection to Redis, its pointer and its tables."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from urllib.parse import urlsplit
+
+import redis
+from pydantic import BaseModel, ConfigDict
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from pipelines.config import Settings
+from pipelines.errors import ReleaseError, ServiceError
+from pipelines.online.layout import Keys, TableMeta, Value, bucket_of, pack_column, unpack
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TIMEOUT_SECONDS = 10.0
+_RETRIES = 3
+#: Buckets per round trip: large enough to hide latency, small enough for Redis's output buffer.
+_BUCKETS_PER_PIPELINE = 512
+
+# Moves the pointer in one step, so that no reader and no second writer sees it half-way.
+# ARGV: version, since, expected live version ('' for none), '1' to allow going back.
+# Answers {moved, live version before}.
+_SWITCH = """
+local live = redis.call('HGET', KEYS[1], 'version') or ''
+if live == ARGV[1] then return {1, live} end
+if live ~= ARGV[3] then return {0, live} end
+if live ~= '' and ARGV[4] ~= '1' and tonumber(ARGV[1]) < tonumber(live) then return {0, live} end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], 'previous', live, 'since', ARGV[2])
+return {1, live}
+"""
+
+# Puts back the whole pointer as it was, but only if it still is what we made of it.
+# ARGV: expected version, then the former fields and values (none: there was no pointer).
+_RESTORE = """
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+if #ARGV > 1 then redis.call('HSET', KEYS[1], unpack(ARGV, 2)) end
+return 1
+"""
+
+_UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
+
+
+class Pointer(BaseModel):
+    """Which version of a unit is live, since when, and which was before it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    previous: int | None = None
+    since: datetime
+
+
+def redis_address(url: str) -> str:
+    """Return ``host:port`` of a Redis URL, without its password."""
+    parts = urlsplit(url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
+
+
+def _explained(method: Callable[P, R]) -> Callable[P, R]:
+    """Turn what redis-py raises into one line with the address."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except RedisError as error:
+            address = args[0].address  # type: ignore[attr-defined]
+            raise ServiceError(f"Redis at {address}: {error}") from error
+
+    return wrapper
+
+
+class OnlineStore:
+    """Everything that Ferry reads and writes in Redis.
+
+    Every method raises ServiceError, with the address, if Redis does not answer or refuses.
+    """
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self.address = redis_address(url)
+        self.prefix = prefix
+        self._redis = redis.Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES),
+        )
+
+    @classmethod
+    def connect(cls, settings: Settings) -> OnlineStore:
+        """Open the store that the settings name."""
+        return cls(settings.redis_url.get_secret_value(), settings.redis_prefix)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._redis.close()
+
+    def keys(self, unit: str) -> Keys:
+        """Return the names of a unit's keys."""
+        return Keys(self.prefix, unit)
+
+    @_explained
+    def ping(self) -> None:
+        """Check that Redis answers."""
+        self._redis.ping()
+
+    # --- the pointer ---
+
+    @_explained
+    def pointer(self, unit: str) -> Pointer | None:
+        """Return what is live, or None if nothing ever was."""
+        fields = cast(dict[bytes, bytes], self._redis.hgetall(self.keys(unit).live))
+        if not fields:
+            return None
+        previous = fields.get(b"previous")
+        return Pointer(
+            version=int(fields[b"version"]),
+            previous=int(previous) if previous else None,
+            since=datetime.fromisoformat(fields[b"since"].decode()),
+        )
+
+    @_explained
+    def switch(
+        self, unit: str, version: int, *, expected: Pointer | None, allow_backward: bool = False
+    ) -> bool:
+        """Make `version` live, atomically, if `expected` still is; return whether it is live now.
+
+        It moves only forward unless `allow_backward`.
+        """
+        answer = self._redis.eval(
+            _SWITCH,
+            1,
+            self.keys(unit).live,
+            str(version),
+            datetime.now(UTC).isoformat(timespec="milliseconds"),
+            str(expected.version) if expected else "",
+            "1" if allow_backward else "0",
+        )
+        return bool(answer[0])
+
+    @_explained
+    def put_back(self, unit: str, version: int, former: Pointer | None) -> bool:
+        """Undo :meth:`switch` to `version`: the pointer is exactly `former` again.
+
+        Returns False, and changes nothing, if something else moved the pointer meanwhile.
+        """
+        fields: list[str] = []
+        if former:
+            previous = str(former.previous) if former.previous else ""
+            since = former.since.isoformat(timespec="milliseconds")
+            fields = ["version", str(former.version), "previous", previous, "since", since]
+        return bool(self._redis.eval(_RESTORE, 1, self.keys(unit).live, str(version), *fields))
+
+    @contextmanager
+    def lock(self, name: str, owner: str, seconds: int) -> Iterator[None]:
+        """Hold a lock by name for at most `seconds`.
+
+        Raises:
+            ReleaseError: another run holds it; the message names the holder.
+        """
+        key = f"{self.prefix}:lock:{name}"
+        if not self._try_lock(key, owner, seconds):
+            raise ReleaseError(f"{name} is being changed by {self._holder(key)}: try again later")
+        try:
+            yield
+        finally:
+            self._unlock(key, owner)
+
+    @_explained
+    def _try_lock(self, key: str, owner: str, seconds: int) -> bool:
+        return bool(self._redis.set(key, owner, nx=True, ex=seconds))
+
+    @_explained
+    def _holder(self, key: str) -> str:
+        holder = cast(bytes | None, self._redis.get(key))
+        return holder.decode() if holder else "another run"
+
+    @_explained
+    def _unlock(self, key: str, owner: str) -> None:
+        self._redis.eval(_UNLOCK, 1, key, owner)
+
+    # --- tables ---
+
+    @_explained
+    def write_meta(self, unit: str, version: int, tables: Sequence[TableMeta]) -> None:
+        """Describe a version's tables; written when all of them are complete."""
+        if tables:
+            key = self.keys(unit).meta(version)
+            self._redis.hset(key, mapping={t.name: t.model_dump_json() for t in tables})
+
+    @_explained
+    def table_meta(self, unit: str, version: int) -> dict[str, TableMeta]:
+        """Return the descriptions of a version's tables; empty if it is not staged."""
+        raw = cast(dict[bytes, bytes], self._redis.hgetall(self.keys(unit).meta(version)))
+        return {k.decode(): TableMeta.model_validate_json(v) for k, v in raw.items()}
+
+    @_explained
+    def write_batch(self, unit: str, version: int, meta: TableMeta, batch: pa.RecordBatch) -> int:
+        """Write rows (``bucket`` int, ``id`` string, ``value``), sorted by bucket; return how many.
+
+        Writing the same rows again changes nothing: values under a version are immutable.
+        """
+        keys = self.keys(unit)
+        buckets = batch.column("bucket").to_numpy(zero_copy_only=False)
+        ids = batch.column("id").to_pylist()
+        values = pack_column(batch.column("value"), meta)
+        pipeline = self._redis.pipeline(transaction=False)
+        start = 0
+        for end in range(1, len(ids) + 1):
+            if end < len(ids) and buckets[end] == buckets[start]:
+                continue
+            arguments: list[str | bytes] = []
+            for position in range(start, end):
+                arguments += (ids[position], values[position])
+            key = keys.bucket(meta.name, version, int(buckets[start]))
+            pipeline.hset(key, items=arguments)
+            start = end
+            if len(pipeline) >= _BUCKETS_PER_PIPELINE:
+                pipeline.execute()
+        pipeline.execute()
+        return len(ids)
+
+    @_explained
+    def count_rows(self, unit: str, version: int, meta: TableMeta) -> int:
+        """Count a table's entities, bucket by bucket."""
+        total = 0
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in self.keys(unit).buckets(meta, version):
+            pipeline.hlen(key)
+            if len(pipeline) >= _BUCKETS_PER_PIPELINE:
+                total += sum(pipeline.execute())
+        return total + int(sum(pipeline.execute()))
+
+    @_explained
+    def read(
+        self, unit: str, version: int, meta: TableMeta, ids: Sequence[str]
+    ) -> dict[str, Value]:
+        """Return the values of those `ids` that the table has, in one round trip."""
+        keys = self.keys(unit)
+        pipeline = self._redis.pipeline(transaction=False)
+        for entity_id in ids:
+            key = keys.bucket(meta.name, version, bucket_of(entity_id, meta.buckets))
+            pipeline.hget(key, entity_id)
+        packed: list[Any] = pipeline.execute()
+        return {
+            entity_id: unpack(value, meta)
+            for entity_id, value in zip(ids, packed, strict=True)
+            if value is not None
+        }
+
+    @_explained
+    def memory_of(self, unit: str, version: int, meta: TableMeta) -> int:
+        """Return the bytes that a table takes in Redis."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in self.keys(unit).buckets(meta, version):
+            pipeline.memory_usage(key, samples=0)
+        return sum(size or 0 for size in pipeline.execute())
+
+    @_explained
+    def unlink_tables(self, unit: str, version: int) -> None:
+        """Remove a version's tables by enumeration, descriptions last."""
+        keys = self.keys(unit)
+        pipeline = self._redis.pipeline(transaction=False)
+        for meta in self.table_meta(unit, version).values():
+            for key in keys.buckets(meta, version):
+                pipeline.unlink(key)
+                if len(pipeline) >= _BUCKETS_PER_PIPELINE:
+                    pipeline.execute()
+        pipeline.unlink(keys.meta(version))
+        pipeline.execute()
+
+
+def parse_feature_row(text: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return the features by name from the JSON array that a feature table holds."""
+    return dict(zip(names, json.loads(text), strict=True))
