@@ -1,0 +1,80 @@
+"""The manifest: written last, it seals a version and says all about it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.models.base import Metric, ScoredRequest
+from pipelines.online.layout import TableMeta, Value
+from pipelines.run import RunType
+
+
+class FileEntry(BaseModel):
+    """One file of a version: its name below the version, bytes and SHA-256 in hex."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """All about one sealed version of one unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: str
+    version: int
+    run_date: date
+    run_type: RunType
+    run_id: str
+    created_at: datetime
+    code_version: str
+    data: dict[str, Any]
+    params: dict[str, Any]
+    metrics: dict[str, Metric]
+    tables: list[TableMeta]
+    files: list[FileEntry]
+
+    def files_below(self, folder: str) -> list[FileEntry]:
+        """Return the files whose name starts with ``folder/``."""
+        return [entry for entry in self.files if entry.name.startswith(f"{folder}/")]
+
+    def table_parts(self, table: str) -> list[FileEntry]:
+        """Return the Parquet files that hold a table."""
+        return self.files_below(f"tables/{table}")
+
+
+class GoldenTable(BaseModel):
+    """Rows of a table as the trainer made them: what Redis must answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    table: str
+    rows: dict[str, Value]
+
+
+class Golden(BaseModel):
+    """A version's golden requests with the trainer's own answers (``golden.json``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tables: list[GoldenTable] = []
+    scores: list[ScoredRequest] = []
+
+
+class ActiveVersion(BaseModel):
+    """The desired state of a unit (``releases/<unit>/active.json``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: str
+    version: int
+    previous: int | None
+    at: datetime
+    who: str
+    why: str

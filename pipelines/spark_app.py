@@ -1,0 +1,70 @@
+"""The program that spark-submit starts for every Spark step:
+
+    spark_app.py STEP PLAN_JSON [UNIT]
+
+with STEP one of ingest, features, build, stage. Endpoints and secrets come from the environment.
+Exit code 65 says that trying again can't help (bad data or configuration, a disagreement), 1 that
+it may. With FERRY_ERROR_FILE set, the one line that explains the failure is also left there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import cast, get_args
+
+from pipelines.config import Settings, Unit, load_settings
+from pipelines.errors import ConfigError, FerryError
+from pipelines.logs import configure_logging
+from pipelines.run import RunPlan
+from pipelines.spark import spark_session
+from pipelines.steps import build_step, features_step, ingest_step, stage_step
+
+EXIT_FAILED = 1
+EXIT_HOPELESS = 65
+
+log = logging.getLogger(__name__)
+
+
+def run_step(settings: Settings, step: str, plan: RunPlan, unit: Unit | None) -> None:
+    """Run one step in a Spark session of its own.
+
+    Raises:
+        ConfigError: there is no such step, or it needs a unit.
+    """
+    name = f"ferry {step} {unit or ''} {plan.version}"
+    with spark_session(name) as spark:
+        match step, unit:
+            case "ingest", None:
+                ingest_step(spark, settings, plan)
+            case "features", None:
+                features_step(spark, settings, plan)
+            case "build", str():
+                build_step(spark, settings, plan, unit)
+            case "stage", str():
+                stage_step(spark, settings, plan, unit)
+            case _:
+                raise ConfigError(f"no Spark step {step!r} with unit {unit!r}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the step that the arguments name; returns the exit code."""
+    configure_logging()
+    try:
+        step, plan, *rest = arguments
+        unit = rest[0] if rest else None
+        if unit is not None and unit not in get_args(Unit):
+            raise ConfigError(f"no unit {unit!r}: units are {', '.join(get_args(Unit))}")
+        run_step(load_settings(), step, RunPlan.model_validate_json(plan), cast(Unit | None, unit))
+    except FerryError as error:
+        log.error("%s: %s", type(error).__name__, error)
+        if error_file := os.environ.get("FERRY_ERROR_FILE"):
+            Path(error_file).write_text(str(error), encoding="utf-8")
+        return EXIT_FAILED if error.retryable else EXIT_HOPELESS
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
