@@ -1,0 +1,170 @@
+"""Trains, publishes and releases every unit, once a day."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import (
+    CronDataIntervalTimetable,
+    Param,
+    TriggerRule,
+    dag,
+    get_current_context,
+    task,
+    task_group,
+)
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from ferry_tasks import (
+    PLAN_TASK,
+    FerrySparkOperator,
+    ferry_task,
+    skip_unless_planned,
+)
+
+SPARK_UNITS = ("recs", "embeddings", "ctr_pmml")
+KERAS_UNITS = ("embedding_mlp",)
+
+DOC = """
+### Daily retraining
+
+Builds every unit from all events before the end of the **run date** and puts it live:
+
+`plan` → `ingest` → `features` → for each unit `build` → `stage` → `activate` → `finish`
+
+| unit | what goes live |
+|---|---|
+| `recs` | top items of every user and the popularity list, in Redis |
+| `embeddings` | item and user vectors and nearest items, in Redis |
+| `ctr_pmml` | logistic regression as PMML in object storage, its features in Redis |
+| `embedding_mlp` | SavedModel on the model servers, its features in Redis |
+
+**Nothing is half-published.** A version is immutable once `build` has sealed it; `stage` puts it
+beside the live one, where no reader looks; `activate` compares its answers with the trainer's,
+moves one pointer, compares again and goes back by itself if they differ. A failed task leaves live
+what was live.
+
+**The units do not depend on each other**: if one fails, the others still go live and the run
+ends red in `finish`, which names the failed ones and what is live instead.
+
+**On call**
+
+* *A task is red.* Its last log line says what, where and what to do. Network faults were retried
+  already; bad data and wrong configuration are not retried.
+* *`activate` is skipped.* Something newer is live: an older run date never replaces it.
+* *After a repair*: clear the failed task with its downstream tasks. The run keeps its version,
+  and what was sealed is not built again.
+* *What is live now?* `ferry status`.
+
+**Parameter** `run_date` (`YYYY-MM-DD`): empty means the end of the run's data interval.
+"""
+
+
+@dag(
+    dag_id="daily_retraining",
+    doc_md=DOC,
+    # `make run` starts a scheduler for one run that it asks for, and for no other.
+    schedule=None
+    if os.environ.get("FERRY_SCHEDULE") == "none"
+    else CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
+    start_date=datetime(2024, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=12),
+    default_args={
+        "owner": "ferry",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=20),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=10),
+        "execution_timeout": timedelta(hours=1),
+    },
+    params={
+        "run_date": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            description="The run sees events before the end of this day. Empty: the natural date.",
+        ),
+    },
+    tags=["ferry", "release"],
+)
+def daily_retraining() -> None:
+    """Wire the run."""
+
+    @task(task_id=PLAN_TASK, execution_timeout=timedelta(minutes=5))
+    def plan_run() -> dict[str, Any]:
+        context = get_current_context()
+        dag_run = context["dag_run"]
+        with ferry_task() as settings:
+            from pipelines import steps
+            from pipelines.run import resolve_run_date
+
+            run_date = resolve_run_date(
+                context["params"]["run_date"], context.get("data_interval_end"), dag_run.run_after
+            )
+            run_type = {"scheduled": "scheduled", "backfill": "backfill"}.get(
+                dag_run.run_type, "manual"
+            )
+            plan = steps.plan_run(settings, run_date, run_type, dag_run.run_id)
+        return plan.model_dump(mode="json")
+
+    @task(execution_timeout=timedelta(hours=4))
+    def build_keras(unit: str, plan: dict[str, Any]) -> None:
+        skip_unless_planned(plan, unit)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        with ferry_task() as settings:
+            from pipelines import steps
+            from pipelines.run import RunPlan
+
+            steps.build_step(None, settings, RunPlan.model_validate(plan), unit)
+
+    @task(execution_timeout=timedelta(minutes=15))
+    def activate(unit: str, plan: dict[str, Any]) -> dict[str, Any]:
+        skip_unless_planned(plan, unit)
+        with ferry_task() as settings:
+            from pipelines import steps
+            from pipelines.run import RunPlan
+
+            activation = steps.activate_step(settings, RunPlan.model_validate(plan), unit)
+        if activation.outcome == "refused":
+            raise AirflowSkipException(activation.reason)
+        return activation.model_dump(mode="json")
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, execution_timeout=timedelta(minutes=5))
+    def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
+        if plan is None:
+            raise AirflowFailException("the run was not planned: see the error of task plan")
+        with ferry_task() as settings:
+            from pipelines import steps
+            from pipelines.run import RunPlan
+
+            summary = steps.finish_step(settings, RunPlan.model_validate(plan))
+            steps.require_success(summary)
+        return summary.model_dump(mode="json")
+
+    plan = plan_run()
+    ingest = FerrySparkOperator(task_id="ingest", step="ingest")
+    features = FerrySparkOperator(task_id="features", step="features")
+    plan >> ingest >> features
+    done = finish(plan)
+
+    for unit in (*SPARK_UNITS, *KERAS_UNITS):
+
+        @task_group(group_id=unit)
+        def release(unit: str = unit) -> None:
+            if unit in KERAS_UNITS:
+                build = build_keras.override(task_id="build")(unit, plan)
+            else:
+                build = FerrySparkOperator(
+                    task_id="build", step="build", unit=unit, execution_timeout=timedelta(hours=4)
+                )
+            stage = FerrySparkOperator(task_id="stage", step="stage", unit=unit)
+            live = activate.override(task_id="activate")(unit, plan)
+            features >> build >> stage >> live >> done
+
+        release()
+
+
+daily_retraining()

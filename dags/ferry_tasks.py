@@ -1,0 +1,136 @@
+"""What Ferry's DAGs share: endpoints from Airflow's connections, Spark steps, error rules."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from pipelines.config import PROJECT_ROOT
+from pipelines.errors import ConfigError, FerryError
+
+PLAN_TASK = "plan"
+_SPARK_APP = PROJECT_ROOT / "pipelines" / "spark_app.py"
+
+
+def connection_environment() -> dict[str, str]:
+    """Return Ferry's endpoints and secrets, from the connections that an operator maintains.
+
+    ``ferry_redis``: its URI. ``ferry_s3``: key id and secret as login and password; endpoint_url,
+    bucket and region_name in the extra. ``ferry_tf_serving``: replicas and model_dir in the extra.
+
+    Raises:
+        AirflowNotFoundException: a connection is missing; it is named.
+        ConfigError: a connection lacks a field.
+    """
+    redis = BaseHook.get_connection("ferry_redis")
+    s3 = BaseHook.get_connection("ferry_s3")
+    serving = BaseHook.get_connection("ferry_tf_serving")
+    environment = {
+        "FERRY_REDIS_URL": redis.get_uri(),
+        "FERRY_S3_ENDPOINT_URL": s3.extra_dejson.get("endpoint_url"),
+        "FERRY_BUCKET": s3.extra_dejson.get("bucket"),
+        "AWS_ACCESS_KEY_ID": s3.login,
+        "AWS_SECRET_ACCESS_KEY": s3.password,
+        "AWS_DEFAULT_REGION": s3.extra_dejson.get("region_name", "us-east-1"),
+        "FERRY_TF_SERVING": serving.extra_dejson.get("replicas"),
+        "FERRY_MODEL_DIR": serving.extra_dejson.get("model_dir"),
+    }
+    # Without an endpoint it is Amazon's S3, without keys the machine's own role: both are sound.
+    optional = {"FERRY_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    missing = [name for name, value in environment.items() if not value and name not in optional]
+    if missing:
+        raise ConfigError(
+            f"Airflow's connections ferry_s3 and ferry_tf_serving do not give {', '.join(missing)}"
+        )
+    return {name: value for name, value in environment.items() if value}
+
+
+@contextmanager
+def ferry_errors() -> Iterator[None]:
+    """Fail a task at once, without retries, for an error that can't pass by itself."""
+    try:
+        yield
+    except FerryError as error:
+        if error.retryable:
+            raise
+        raise AirflowFailException(str(error)) from error
+
+
+@contextmanager
+def ferry_task() -> Iterator[Any]:
+    """Give a task the settings that the connections name, under the rules for errors."""
+    from pipelines.config import load_settings
+
+    with ferry_errors():
+        # The process is this task's own, and boto3 looks for credentials in the environment.
+        os.environ.update(connection_environment())
+        yield load_settings()
+
+
+class FerrySparkOperator(SparkSubmitOperator):
+    """Runs one Spark step through Airflow's connection ``spark_default``.
+
+    A failure that can't pass fails the task at once; the step's own one-line explanation becomes
+    the task's error.
+    """
+
+    def __init__(self, *, step: str, unit: str | None = None, **kwargs: Any) -> None:
+        plan = "{{ ti.xcom_pull(task_ids='" + PLAN_TASK + "') | tojson }}"
+        super().__init__(
+            application=str(_SPARK_APP),
+            application_args=[step, plan, *([unit] if unit else [])],
+            conn_id="spark_default",
+            driver_memory=os.environ.get("FERRY_SPARK_DRIVER_MEMORY", "1500m"),
+            name=f"ferry-{step}-{unit}" if unit else f"ferry-{step}",
+            **kwargs,
+        )
+        self.step = step
+        self.unit = unit
+
+    def execute(self, context: Any) -> None:
+        """Submit the step and wait for it."""
+        # A missing connection would silently mean yarn.
+        BaseHook.get_connection("spark_default")
+        skip_unless_planned(context["ti"].xcom_pull(task_ids=PLAN_TASK), self.unit)
+        with ferry_errors(), tempfile.TemporaryDirectory(prefix="ferry-step-") as folder:
+            error_file = Path(folder) / "error"
+            self.env_vars = {
+                **connection_environment(),
+                "FERRY_ERROR_FILE": str(error_file),
+                "PYSPARK_PYTHON": sys.executable,
+                "PYSPARK_DRIVER_PYTHON": sys.executable,
+            }
+            if self.step == "build" and self.unit:
+                from pipelines.models.registry import spark_jars
+
+                self.jars = ",".join(spark_jars(self.unit)) or None
+            try:
+                super().execute(context)
+            except AirflowException as error:
+                self._explain(error, error_file)
+                raise
+
+    def _explain(self, error: AirflowException, error_file: Path) -> None:
+        from pipelines.spark_app import EXIT_HOPELESS
+
+        message = error_file.read_text(encoding="utf-8") if error_file.exists() else None
+        if message is None:
+            return
+        if f"Error code is: {EXIT_HOPELESS}" in str(error):
+            raise AirflowFailException(message) from error
+        raise AirflowException(message) from error
+
+
+def skip_unless_planned(plan: dict[str, Any], unit: str | None) -> None:
+    """Skip a unit's task in a run that does not build the unit."""
+    if unit is not None and unit not in plan["units"]:
+        raise AirflowSkipException(f"{unit} is not enabled in this run's configuration")
