@@ -1,0 +1,1 @@
+"""The embedded services: everything Ferry needs on one machine, on loopback, without Docker."""

