@@ -143,13 +143,7 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
         }
         publish(context.registry, plan, unit, built, prepared, data, folder)
     for name, metric in built.metrics.items():
-        log.info("%s %s: %s", unit, name, describe(metric))
-
-
-def describe(metric: Metric) -> str:
-    """Return a metric with its baselines beside it, in a few characters."""
-    beside = ", ".join(f"{name} {value:.4g}" for name, value in metric.baselines.items())
-    return f"{metric.value:.4g}" + (f" ({beside})" if beside else "")
+        log.info("%s %s: %s", unit, name, metric.describe())
 
 
 def stage_step(spark: SparkSession, settings: Settings, plan: RunPlan, unit: Unit) -> None:

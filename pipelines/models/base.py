@@ -28,6 +28,11 @@ class Metric(BaseModel):
     baselines: dict[str, float] = {}
     higher_is_better: bool = True
 
+    def describe(self) -> str:
+        """Return the value with its baselines beside it, in a few characters."""
+        beside = ", ".join(f"{name} {value:.4g}" for name, value in self.baselines.items())
+        return f"{self.value:.4g}" + (f" ({beside})" if beside else "")
+
 
 class ScoredRequest(BaseModel):
     """A golden request: raw inputs by name, and the score that the trainer itself gave."""

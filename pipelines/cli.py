@@ -1,0 +1,208 @@
+"""The ``ferry`` command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.config import UNITS, Settings, load_pipeline_config, load_settings
+from pipelines.errors import ConfigError, FerryError
+from pipelines.logs import configure_logging
+
+app = typer.Typer(
+    help="Carries recommendation models from training to serving.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Bring data in.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Count = Annotated[int, typer.Option("--count", "-n", min=1, max=50, help="How many items.")]
+EndDate = Annotated[
+    str | None,
+    typer.Option(help="The newest event falls on this day (YYYY-MM-DD)."),
+]
+
+# Tables are as wide as their content, also when the output is no terminal.
+_console = Console(soft_wrap=True, highlight=False)
+
+
+def _parse_date(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"--end-date {text!r} is not a date: write it as YYYY-MM-DD") from error
+
+
+@data_app.command("import-movielens")
+def import_movielens_command(
+    folder: Annotated[Path, typer.Argument(help="Folder with ratings.csv and movies.csv.")],
+    end_date: EndDate = None,
+) -> None:
+    """Bring a MovieLens folder into the lake's landing area."""
+    from pipelines.data.movielens import import_movielens
+
+    result = import_movielens(folder, Path(load_settings().lake.landing), _parse_date(end_date))
+    typer.echo(result)
+
+
+@data_app.command("synth")
+def synth_command(
+    users: Annotated[int, typer.Option(min=1)] = 2000,
+    items: Annotated[int, typer.Option(min=1)] = 1500,
+    days: Annotated[int, typer.Option(min=1)] = 60,
+    seed: int = 42,
+    end_date: EndDate = None,
+) -> None:
+    """Generate a synthetic data set with tastes that models can learn."""
+    from pipelines.data.synthetic import generate
+
+    end = _parse_date(end_date) or datetime.now(UTC).date()
+    typer.echo(generate(Path(load_settings().lake.landing), users, items, days, seed, end))
+
+
+@app.command()
+def recommend(user: str, count: Count = 10, as_json: JsonFlag = False) -> None:
+    """Items for a user, best first: precomputed lists in Redis."""
+    from pipelines.online.client import FerryClient
+
+    with FerryClient(load_settings()) as client:
+        _print_answer(client.recommend(user, count), f"for user {user}", as_json)
+
+
+@app.command()
+def similar(item: str, count: Count = 10, as_json: JsonFlag = False) -> None:
+    """Items like an item, most similar first: precomputed embeddings in Redis."""
+    from pipelines.online.client import FerryClient
+
+    with FerryClient(load_settings()) as client:
+        _print_answer(client.similar(item, count), f"like item {item}", as_json)
+
+
+@app.command()
+def rank(
+    user: str,
+    items: Annotated[list[str], typer.Argument(help="Candidate item ids.")],
+    by: Annotated[
+        str, typer.Option(help="embeddings, pmml, tf_serving or all, to compare.")
+    ] = "all",
+    as_json: JsonFlag = False,
+) -> None:
+    """Candidates in the order that suits a user, by each way of scoring."""
+    from pipelines.online.client import RANKING_UNITS, FerryClient
+
+    methods = [method for method in RANKING_UNITS if by in (method, "all")]
+    if not methods:
+        raise ConfigError(f"--by {by!r}: choose one of {', '.join(RANKING_UNITS)} or all")
+    with FerryClient(load_settings()) as client:
+        answers = {method: client.rank(user, items, method) for method in methods}
+    if as_json:
+        _print_json({method: answer.model_dump() for method, answer in answers.items()})
+        return
+    for method, answer in answers.items():
+        _print_answer(answer, f"for user {user}, by {method}", as_json=False)
+
+
+@app.command()
+def status(as_json: JsonFlag = False) -> None:
+    """What is live: version, since when, size in Redis, replicas, metrics."""
+    from pipelines.online.client import FerryClient
+
+    settings = load_settings()
+    with FerryClient(settings) as client:
+        units = client.status(UNITS)
+    metrics = _live_metrics(settings, {u.unit: u.live.version for u in units if u.live})
+    if as_json:
+        _print_json([{**u.model_dump(mode="json"), **metrics.get(u.unit, {})} for u in units])
+        return
+    table = Table("unit", "live version", "data to", "since (UTC)", "Redis", "replicas", "metrics")
+    for unit in units:
+        if unit.live is None:
+            table.add_row(unit.unit, "nothing yet", *[""] * 5)
+            continue
+        details = metrics.get(unit.unit, {})
+        table.add_row(
+            unit.unit,
+            str(unit.live.version),
+            details.get("run_date", "?"),
+            f"{unit.live.since:%Y-%m-%d %H:%M:%S}",
+            f"{sum(unit.rows.values()):,} rows, {unit.redis_bytes / 1e6:.1f} MB",
+            escape("\n".join(f"{name} {state}" for name, state in unit.replicas.items())),
+            escape("\n".join(details.get("described", []))),
+        )
+    _console.print(table)
+
+
+def _live_metrics(settings: Settings, versions: dict[str, int]) -> dict[str, dict[str, Any]]:
+    from pipelines.release.objects import ObjectStore
+    from pipelines.release.registry import Registry
+
+    registry = Registry(ObjectStore.connect(settings))
+    details: dict[str, dict[str, Any]] = {}
+    for unit, version in versions.items():
+        manifest = registry.sealed(unit, version)
+        details[unit] = {
+            "run_date": manifest.run_date.isoformat(),
+            "metrics": {name: m.model_dump() for name, m in manifest.metrics.items()},
+            "described": [f"{name} {m.describe()}" for name, m in manifest.metrics.items()],
+        }
+    return details
+
+
+@app.command("config")
+def check_config() -> None:
+    """Check pipeline.yaml and the environment, and say what is used."""
+    settings = load_settings()
+    config = load_pipeline_config(settings.config)
+    typer.echo(f"{settings.config}: valid; units: {', '.join(config.models.enabled_units())}")
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
+
+
+def _print_answer(answer: BaseModel, heading: str, as_json: bool) -> None:
+    content = answer.model_dump()
+    if as_json:
+        _print_json(content)
+        return
+    table = Table(
+        "",
+        "item",
+        "title",
+        "score",
+        title=f"{content['unit']} {content['version']} {escape(heading)}",
+        title_justify="left",
+    )
+    for position, item in enumerate(content["items"], start=1):
+        score = "" if item["score"] is None else f"{item['score']:.4f}"
+        title = escape(item["title"] or "(not in the catalogue)")
+        table.add_row(str(position), escape(item["item_id"]), title, score)
+    if content["items"]:
+        _console.print(table)
+    if content["note"]:
+        _console.print(f"note: {escape(content['note'])}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; an error of ours is one line on standard error and exit code 1."""
+    configure_logging()
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except FerryError as error:
+        typer.echo(f"ferry: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,290 @@
+"""The client: recommendations, similar items and rankings from what is live.
+
+Every answer starts at the unit's pointer and reads that version only: keys of that version in
+Redis, that version's PMML, exactly that version of the model. Unknown users and items get an
+answer and a note that says which.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.config import Settings
+from pipelines.errors import FerryError, ReleaseError, ServiceError
+from pipelines.features.schema import ITEM_FEATURES, USER_FEATURES
+from pipelines.online.layout import TableMeta, Value
+from pipelines.online.ranking_inputs import Row, candidate_rows, pmml_rows, serving_inputs
+from pipelines.online.store import OnlineStore, Pointer, parse_feature_row
+from pipelines.online.tf_serving import ModelServer
+from pipelines.release.objects import ObjectStore
+from pipelines.release.registry import Registry
+
+Method = Literal["embeddings", "pmml", "tf_serving"]
+
+#: Which unit answers which way of ranking.
+RANKING_UNITS: dict[Method, str] = {
+    "embeddings": "embeddings",
+    "pmml": "ctr_pmml",
+    "tf_serving": "embedding_mlp",
+}
+POPULAR = "popular"
+POPULAR_ID = "all"
+
+
+class ScoredItem(BaseModel):
+    """An item of an answer; `title` is None for an item that the catalogue does not have."""
+
+    model_config = ConfigDict(frozen=True)
+
+    item_id: str
+    title: str | None
+    score: float | None = None
+
+
+class Answer(BaseModel):
+    """Items, best first, with the unit and version that they come from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unit: str
+    version: int
+    items: list[ScoredItem]
+    note: str | None = None
+
+
+class UnitStatus(BaseModel):
+    """What is live of a unit."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unit: str
+    live: Pointer | None
+    rows: dict[str, int] = {}
+    redis_bytes: int = 0
+    replicas: dict[str, str] = {}
+
+
+class _LiveUnit:
+    """One version of a unit, as the pointer named it when the request came."""
+
+    def __init__(self, online: OnlineStore, unit: str) -> None:
+        pointer = online.pointer(unit)
+        if pointer is None:
+            raise ReleaseError(
+                f"nothing of {unit} is live in Redis at {online.address}: 'make run' releases it"
+            )
+        self.online = online
+        self.unit = unit
+        self.version = pointer.version
+        self.tables = online.table_meta(unit, self.version)
+
+    def meta(self, table: str) -> TableMeta:
+        meta = self.tables.get(table)
+        if meta is None:
+            raise ReleaseError(
+                f"{self.unit} {self.version} is live, but Redis at {self.online.address} "
+                f"has no table {table} of it"
+            )
+        return meta
+
+    def read(self, table: str, ids: Sequence[str]) -> dict[str, Value]:
+        return self.online.read(self.unit, self.version, self.meta(table), ids)
+
+
+class FerryClient:
+    """Answers from what is live; one per process, closed at the end.
+
+    Every method raises ReleaseError if the unit has nothing live, and ServiceError, with the
+    address, if a service does not answer.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.online = OnlineStore.connect(settings)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.online.close()
+
+    def __enter__(self) -> FerryClient:
+        """Return the client, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    def recommend(self, user_id: str, count: int = 10) -> Answer:
+        """Return the user's best unseen items; popular items for a user without a list."""
+        live = _LiveUnit(self.online, "recs")
+        lists = live.read("user_items", [user_id])
+        note = None
+        if user_id not in lists:
+            lists = live.read(POPULAR, [POPULAR_ID])
+            note = f"user {user_id} has no list of their own: these are the most popular items"
+        ids = [str(item) for items in lists.values() for item in items][:count]
+        titles = live.read("titles", ids)
+        return Answer(unit=live.unit, version=live.version, items=_items(ids, titles), note=note)
+
+    def similar(self, item_id: str, count: int = 10) -> Answer:
+        """Return the items nearest to one item, most similar first, with their cosine."""
+        live = _LiveUnit(self.online, "embeddings")
+        neighbours = live.read("neighbours", [item_id]).get(item_id)
+        if neighbours is None:
+            note = f"item {item_id} is unknown, or too rare to have a vector"
+            return Answer(unit=live.unit, version=live.version, items=[], note=note)
+        ids = [str(item) for item in neighbours][:count]
+        vectors = live.read("item_vectors", [item_id, *ids])
+        anchor = np.asarray(vectors[item_id], np.float32)
+        scores = [_cosine(anchor, vectors.get(other)) for other in ids]
+        return Answer(
+            unit=live.unit,
+            version=live.version,
+            items=_items(ids, live.read("titles", ids), scores),
+        )
+
+    def rank(self, user_id: str, item_ids: Sequence[str], method: Method) -> Answer:
+        """Return the candidates, best first for this user, scored by one of the three ways.
+
+        Candidates that the method knows nothing of come last with score None (embeddings), or
+        are scored as unknown items (PMML and TensorFlow Serving).
+        """
+        candidates = list(dict.fromkeys(item_ids))
+        live = _LiveUnit(self.online, RANKING_UNITS[method])
+        notes: list[str] = []
+        scores: list[float | None]
+        if method == "embeddings":
+            scores = self._score_by_embeddings(live, user_id, candidates, notes)
+        else:
+            rows = self._rows(live, user_id, candidates, notes)
+            score = self._score_by_pmml if method == "pmml" else self._score_by_model
+            scores = list(score(live, rows))
+        order = sorted(
+            range(len(candidates)),
+            key=lambda i: (scores[i] is None, -(scores[i] or 0.0)),
+        )
+        ranked = [candidates[i] for i in order]
+        return Answer(
+            unit=live.unit,
+            version=live.version,
+            items=_items(ranked, self._titles(ranked), [scores[i] for i in order]),
+            note="; ".join(notes) or None,
+        )
+
+    def _score_by_embeddings(
+        self, live: _LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
+    ) -> list[float | None]:
+        user = live.read("user_vectors", [user_id]).get(user_id)
+        if user is None:
+            notes.append(f"user {user_id} has no vector: the candidates keep their order")
+            return [None] * len(items)
+        vectors = live.read("item_vectors", items)
+        if unknown := [item for item in items if item not in vectors]:
+            notes.append(f"no vector for {', '.join(unknown)}")
+        anchor = np.asarray(user, np.float32)
+        return [_cosine(anchor, vectors.get(item)) for item in items]
+
+    def _rows(
+        self, live: _LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
+    ) -> list[Row]:
+        users = live.read("user_features", [user_id])
+        known = live.read("item_features", items)
+        if user_id not in users:
+            notes.append(f"user {user_id} is unknown: scored as a new user")
+        if unknown := [item for item in items if item not in known]:
+            notes.append(f"unknown items, scored as new ones: {', '.join(unknown)}")
+        user = parse_feature_row(str(users[user_id]), USER_FEATURES) if users else None
+        features = {
+            item: parse_feature_row(str(known[item]), ITEM_FEATURES) if item in known else None
+            for item in items
+        }
+        return candidate_rows(user_id, user, features)
+
+    def _score_by_pmml(self, live: _LiveUnit, rows: Sequence[Row]) -> list[float]:
+        from pipelines.online.pmml import PmmlScorer
+
+        registry = Registry(ObjectStore.connect(self.settings))
+        manifest = registry.sealed(live.unit, live.version)
+        entry = next(e for e in manifest.files if e.name == "model.pmml")
+        with tempfile.TemporaryDirectory(prefix="ferry-pmml-") as folder:
+            path = Path(folder) / entry.name
+            registry.download(manifest, entry, path)
+            scorer = PmmlScorer(path)
+            try:
+                return scorer.score(pmml_rows(rows))
+            finally:
+                scorer.close()
+
+    def _score_by_model(self, live: _LiveUnit, rows: Sequence[Row]) -> list[float]:
+        failures = []
+        for replica in self.settings.tf_serving:
+            with ModelServer(replica) as server:
+                try:
+                    return server.predict_rest(live.unit, live.version, serving_inputs(rows))
+                except ServiceError as error:
+                    failures.append(str(error))
+        raise ServiceError("; ".join(failures))
+
+    def _titles(self, ids: Sequence[str]) -> dict[str, Value]:
+        """Return titles from whichever unit that carries them is live; none is no error."""
+        for unit in ("recs", "embeddings"):
+            if self.online.pointer(unit) is not None:
+                return _LiveUnit(self.online, unit).read("titles", ids)
+        return {}
+
+    def status(self, units: Sequence[str]) -> list[UnitStatus]:
+        """Return what is live of each unit, its size in Redis and its state on each replica."""
+        return [self._unit_status(unit) for unit in units]
+
+    def _unit_status(self, unit: str) -> UnitStatus:
+        pointer = self.online.pointer(unit)
+        if pointer is None:
+            return UnitStatus(unit=unit, live=None)
+        tables = self.online.table_meta(unit, pointer.version)
+        return UnitStatus(
+            unit=unit,
+            live=pointer,
+            rows={name: meta.rows for name, meta in tables.items()},
+            redis_bytes=sum(
+                self.online.memory_of(unit, pointer.version, meta) for meta in tables.values()
+            ),
+            replicas=self._replicas(pointer.version) if unit == "embedding_mlp" else {},
+        )
+
+    def _replicas(self, version: int) -> dict[str, str]:
+        states = {}
+        for replica in self.settings.tf_serving:
+            with ModelServer(replica) as server:
+                try:
+                    state, message = server.versions("embedding_mlp").get(version, ("absent", ""))
+                except FerryError as error:
+                    state, message = "unreachable", str(error)
+                states[replica.grpc] = f"{state} {message}".strip()
+        return states
+
+
+def _cosine(anchor: np.ndarray, other: Value | None) -> float | None:
+    if other is None:
+        return None
+    vector = np.asarray(other, np.float32)
+    norms = float(np.linalg.norm(anchor) * np.linalg.norm(vector))
+    return float(anchor @ vector) / norms if norms else 0.0
+
+
+def _items(
+    ids: Sequence[str], titles: dict[str, Value], scores: Sequence[float | None] | None = None
+) -> list[ScoredItem]:
+    return [
+        ScoredItem(
+            item_id=item,
+            title=str(titles[item]) if item in titles else None,
+            score=scores[position] if scores else None,
+        )
+        for position, item in enumerate(ids)
+    ]

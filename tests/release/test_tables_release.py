@@ -1,0 +1,266 @@
+"""A unit of tables through the whole release, on real Spark, object storage and Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipelines.config import ReleaseConfig, Settings
+from pipelines.errors import DataError, ReleaseError, ServiceError, VerificationError
+from pipelines.models.base import Built, Metric, Table
+from pipelines.online.client import FerryClient
+from pipelines.release.activate import activate, refusal
+from pipelines.release.context import ReleaseContext, release_context
+from pipelines.release.manifest import Manifest
+from pipelines.release.publish import publish
+from pipelines.release.stage import stage_tables
+from pipelines.release.tables import PreparedTables, prepare_tables
+from pipelines.release.verify import verify_version
+from pipelines.run import RunPlan, make_version
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+USERS = 300
+DAY = date(2026, 3, 1)
+
+
+@pytest.fixture
+def context(settings_for: Callable[..., Settings]) -> Iterator[ReleaseContext]:
+    settings = settings_for(model_server=False)
+    with release_context(settings, ReleaseConfig(golden_size=16), "test run") as opened:
+        yield opened
+
+
+def lists(spark: SparkSession, version: int) -> list[Table]:
+    users = [(user, [version * 1000 + user, user, 1]) for user in range(USERS)]
+    titles = [(item, f'Title, "{item}" é') for item in range(USERS)]
+    return [
+        Table("user_items", "ids", spark.createDataFrame(users, "id bigint, value array<bigint>")),
+        Table(
+            "popular",
+            "ids",
+            spark.createDataFrame([("all", [3, 1])], "id string, value array<bigint>"),
+        ),
+        Table("titles", "text", spark.createDataFrame(titles, "id bigint, value string")),
+    ]
+
+
+def prepare(spark: SparkSession, tables: list[Table], folder: Path) -> PreparedTables:
+    folder.mkdir(parents=True)
+    return prepare_tables(tables, folder, item_id_type="int64", bucket_size=32, golden_size=16)
+
+
+def build(spark: SparkSession, context: ReleaseContext, folder: Path, attempt: int) -> Manifest:
+    version = make_version(DAY, attempt)
+    plan = RunPlan(
+        run_date=DAY, version=version, run_type="manual", run_id=f"run {attempt}", units=("recs",)
+    )
+    workdir = folder / str(version)
+    prepared = prepare(spark, lists(spark, attempt), workdir / "tables")
+    built = Built(
+        metrics={"ndcg_at_10": Metric(value=0.1, baselines={"popularity": 0.05})}, params={}
+    )
+    return publish(context.registry, plan, "recs", built, [prepared], {"rows": 1}, workdir)
+
+
+def release(spark: SparkSession, context: ReleaseContext, folder: Path, attempt: int) -> Manifest:
+    manifest = build(spark, context, folder, attempt)
+    stage_tables(spark, context, manifest)
+    assert activate(context, manifest).outcome == "live"
+    return manifest
+
+
+def test_a_version_goes_live_and_answers(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path
+) -> None:
+    first = release(spark, context, tmp_path, 1)
+    with FerryClient(context.settings) as client:
+        answer = client.recommend("7")
+        assert [item.item_id for item in answer.items] == ["1007", "7", "1"]
+        assert answer.version == first.version
+        assert [item.title for item in answer.items] == [None, 'Title, "7" é', 'Title, "1" é']
+        cold = client.recommend("nobody")
+        assert [item.item_id for item in cold.items] == ["3", "1"]
+        assert "nobody" in (cold.note or "")
+
+        second = release(spark, context, tmp_path, 2)
+        assert client.recommend("7").items[0].item_id == "2007"
+        (status,) = client.status(["recs"])
+    assert status.live is not None
+    assert (status.live.version, status.live.previous) == (second.version, first.version)
+    assert status.rows == {"user_items": USERS, "popular": 1, "titles": USERS}
+    active = context.registry.active("recs")
+    assert active is not None
+    assert (active.version, active.previous) == (second.version, first.version)
+    assert [a.version for a in context.registry.history("recs")] == [first.version, second.version]
+
+
+def test_the_manifest_seals_every_file(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path
+) -> None:
+    manifest = build(spark, context, tmp_path, 1)
+    stored = set(context.registry.objects.list_keys("models/recs/"))
+    folder = f"models/recs/{manifest.version}/"
+    assert stored == {f"{folder}{e.name}" for e in manifest.files} | {f"{folder}manifest.json"}
+    assert context.registry.sealed("recs", manifest.version) == manifest
+    assert json.loads(manifest.model_dump_json())["metrics"]["ndcg_at_10"]["baselines"]
+
+
+def test_wrong_answers_keep_the_old_version_live(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path
+) -> None:
+    first = release(spark, context, tmp_path, 1)
+    second = build(spark, context, tmp_path, 2)
+    stage_tables(spark, context, second)
+    golden = context.registry.golden(second, tmp_path)
+    rows = next(t.rows for t in golden.tables if t.table == "user_items")
+    spoil(context, second, next(iter(rows)))
+
+    with pytest.raises(VerificationError, match=r"table user_items, id \d+: Redis at .* answers"):
+        activate(context, second)
+    pointer = context.online.pointer("recs")
+    assert pointer is not None
+    assert pointer.version == first.version
+    assert context.registry.active("recs").version == first.version  # type: ignore[union-attr]
+
+
+def spoil(context: ReleaseContext, manifest: Manifest, user: str) -> None:
+    from pipelines.online.layout import bucket_of
+
+    meta = next(t for t in manifest.tables if t.name == "user_items")
+    key = context.online.keys("recs").bucket(
+        "user_items", manifest.version, bucket_of(user, meta.buckets)
+    )
+    assert context.online._redis.hexists(key, user)
+    context.online._redis.hset(key, user, b"\x01" + b"\x00" * 7)
+
+
+def test_a_disagreement_after_the_switch_goes_back(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = release(spark, context, tmp_path, 1)
+    former = context.online.pointer("recs")
+    second = build(spark, context, tmp_path, 2)
+    stage_tables(spark, context, second)
+    golden = context.registry.golden(second, tmp_path)
+    user = next(iter(next(t.rows for t in golden.tables if t.table == "user_items")))
+
+    # What goes wrong in the instant of the switch: real data, spoiled between the two looks.
+    switch = context.online.switch
+
+    def spoiling_switch(*args: object, **kwargs: object) -> bool:
+        spoil(context, second, user)
+        return switch(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(context.online, "switch", spoiling_switch)
+    with pytest.raises(VerificationError):
+        activate(context, second)
+    assert context.online.pointer("recs") == former
+    active = context.registry.active("recs")
+    assert active is not None
+    assert active.version == first.version
+    assert "back" in active.why
+
+
+def test_the_first_version_ever_goes_back_to_nothing(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = build(spark, context, tmp_path, 1)
+    stage_tables(spark, context, manifest)
+    golden = context.registry.golden(manifest, tmp_path)
+    user = next(iter(next(t.rows for t in golden.tables if t.table == "user_items")))
+    switch = context.online.switch
+
+    def spoiling_switch(*args: object, **kwargs: object) -> bool:
+        spoil(context, manifest, user)
+        return switch(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(context.online, "switch", spoiling_switch)
+    with pytest.raises(VerificationError):
+        activate(context, manifest)
+    assert context.online.pointer("recs") is None
+    assert context.registry.active("recs") is None
+
+
+def test_an_older_version_is_refused_with_the_reason(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path
+) -> None:
+    older = build(spark, context, tmp_path, 1)
+    stage_tables(spark, context, older)
+    newer = release(spark, context, tmp_path, 2)
+    activation = activate(context, older)
+    assert activation.outcome == "refused"
+    assert f"{older.version} is older than {newer.version}" in activation.reason
+    assert refusal(newer.version, context.online.pointer("recs")) is None
+
+
+def test_staging_and_activating_again_change_nothing(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path
+) -> None:
+    manifest = release(spark, context, tmp_path, 1)
+    pointer = context.online.pointer("recs")
+    stage_tables(spark, context, manifest)
+    assert activate(context, manifest).reason.endswith("already live")
+    assert context.online.pointer("recs") == pointer
+    assert len(context.registry.history("recs")) == 1
+    assert any("user_items" in check for check in verify_version(context, manifest))
+
+
+def test_a_corrupt_artifact_is_not_staged(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path
+) -> None:
+    manifest = build(spark, context, tmp_path, 1)
+    part = manifest.table_parts("titles")[0]
+    context.registry.objects.put_text(
+        context.registry.key("recs", manifest.version, part.name), "spoiled"
+    )
+    with pytest.raises(Exception, match="SHA-256 differs"):
+        stage_tables(spark, context, manifest)
+    assert context.online.table_meta("recs", manifest.version) == {}
+    assert context.online.pointer("recs") is None
+
+
+def test_an_unsealed_version_does_not_exist(context: ReleaseContext) -> None:
+    context.registry.objects.put_text(context.registry.key("recs", 5, "golden.json"), "{}")
+    assert context.registry.manifest("recs", 5) is None
+    assert context.registry.versions("recs") == [5]
+    with pytest.raises(ReleaseError, match="recs has no sealed version 5"):
+        context.registry.sealed("recs", 5)
+
+
+@pytest.mark.parametrize("rows", [[], [(1, [1]), (1, [2])]])
+def test_a_table_needs_rows_with_unique_ids(
+    spark: SparkSession, tmp_path: Path, rows: list[tuple[int, list[int]]]
+) -> None:
+    frame = spark.createDataFrame(rows, "id bigint, value array<bigint>")
+    with pytest.raises(DataError, match="table t: "):
+        prepare(spark, [Table("t", "ids", frame)], tmp_path / "tables")
+
+
+def test_reserving_versions(context: ReleaseContext) -> None:
+    def reserve(run_id: str, day: date = DAY) -> int:
+        return context.registry.reserve_version(context.online, day, run_id)
+
+    assert reserve("a") == make_version(DAY, 1)
+    assert reserve("b") == make_version(DAY, 2)
+    assert reserve("a") == make_version(DAY, 1), "a retry keeps its version"
+    assert reserve("c", date(2026, 3, 2)) == make_version(date(2026, 3, 2), 1)
+
+
+def test_unreachable_object_storage_is_named(settings_for: Callable[..., Settings]) -> None:
+    from local.health import free_ports
+
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    settings = settings_for(model_server=False, s3_endpoint_url=url)
+    with (
+        release_context(settings, ReleaseConfig(), "test") as context,
+        pytest.raises(ServiceError, match=f"object storage at {url}/"),
+    ):
+        context.registry.objects.check()
