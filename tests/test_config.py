@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.config import PROJECT_ROOT, Replica, load_pipeline_config, load_settings
 from pipelines.errors import ConfigError
+from pipelines.lake import Lake
 
 ENVIRONMENT = {
     "FERRY_LAKE": "/lake/",
@@ -110,14 +111,8 @@ def test_placeholders_of_a_source_path(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     path.write_text('data: {events: {path: "{landing}/{run_date}/x"}, items: {path: "{there}"}}')
     data = load_pipeline_config(path).data
-    lake = load_lake()
+    lake = Lake("/l")
     assert data.events.resolve(lake, "2026-01-02") == "/l/landing/2026-01-02/x"
     assert data.events.is_daily
     with pytest.raises(ConfigError, match=r"'\{there\}'.*\{landing\} and \{run_date\}"):
         data.items.resolve(lake, "2026-01-02")
-
-
-def load_lake():  # type: ignore[no-untyped-def]
-    from pipelines.lake import Lake
-
-    return Lake("/l")

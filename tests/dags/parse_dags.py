@@ -1,0 +1,57 @@
+"""Parses the DAG files in a process of its own and prints what the tests look at, as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+HEAVY = ("tensorflow", "keras", "pyspark", "pandas", "numpy", "pyarrow", "boto3", "pypmml")
+
+
+def main(folder: Path) -> None:
+    import airflow.sdk  # noqa: F401 - its own import time is not the DAG files'
+    from airflow.dag_processing.dagbag import DagBag
+
+    # DagBag itself brings some of these along: only what the DAG files add counts.
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    seconds = {}
+    for path in sorted(folder.glob("*.py")):
+        start = time.perf_counter()
+        __import__(path.stem)
+        seconds[path.name] = time.perf_counter() - start
+    heavy = [name for name in HEAVY if name in sys.modules and name not in before]
+    bag = DagBag(dag_folder=str(folder), safe_mode=False)
+    dags = {
+        dag_id: {
+            "tags": sorted(dag.tags),
+            "doc": bool(dag.doc_md),
+            "catchup": dag.catchup,
+            "max_active_runs": dag.max_active_runs,
+            "timetable": type(dag.timetable).__name__,
+            "downstream": {t.task_id: sorted(t.downstream_task_ids) for t in dag.tasks},
+            "retries": {t.task_id: t.retries for t in dag.tasks},
+            "timeouts": {
+                t.task_id: t.execution_timeout.total_seconds() if t.execution_timeout else None
+                for t in dag.tasks
+            },
+            "trigger_rules": {t.task_id: t.trigger_rule.value for t in dag.tasks},
+        }
+        for dag_id, dag in bag.dags.items()
+    }
+    print(  # noqa: T201
+        json.dumps(
+            {
+                "errors": {str(k): str(v) for k, v in bag.import_errors.items()},
+                "dags": dags,
+                "heavy": heavy,
+                "seconds": seconds,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

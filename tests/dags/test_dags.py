@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.config import PROJECT_ROOT, UNITS
+
+
+def parse(folder: Path, home: Path, **environment: str) -> dict[str, Any]:
+    result = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("parse_dags.py")), str(folder)],
+        env={
+            **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "FERRY"))},
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    parsed: dict[str, Any] = json.loads(result.stdout.strip().splitlines()[-1])
+    return parsed
+
+
+@pytest.fixture(scope="session")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return parse(PROJECT_ROOT / "dags", tmp_path_factory.mktemp("airflow"))
+
+
+@pytest.fixture(scope="session")
+def daily(parsed: dict[str, Any]) -> dict[str, Any]:
+    dag: dict[str, Any] = parsed["dags"]["daily_retraining"]
+    return dag
+
+
+def test_no_import_errors(parsed: dict[str, Any]) -> None:
+    assert parsed["errors"] == {}
+    assert set(parsed["dags"]) == {"daily_retraining"}
+
+
+def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
+    assert parsed["heavy"] == []
+
+
+def test_parsing_is_quick(parsed: dict[str, Any]) -> None:
+    assert max(parsed["seconds"].values()) < 1.0, parsed["seconds"]
+
+
+def test_every_dag_is_documented_and_bounded(parsed: dict[str, Any]) -> None:
+    for dag_id, dag in parsed["dags"].items():
+        assert dag["tags"], dag_id
+        assert dag["doc"], dag_id
+        assert None not in dag["timeouts"].values(), dag_id
+
+
+def test_daily_retraining_graph(daily: dict[str, Any]) -> None:
+    expected = {
+        "plan": sorted(
+            ["ingest", "finish", "embedding_mlp.build", *(f"{u}.activate" for u in UNITS)]
+        ),
+        "ingest": ["features"],
+        "features": sorted(f"{unit}.build" for unit in UNITS),
+        "finish": [],
+    }
+    for unit in UNITS:
+        expected[f"{unit}.build"] = [f"{unit}.stage"]
+        expected[f"{unit}.stage"] = [f"{unit}.activate"]
+        expected[f"{unit}.activate"] = ["finish"]
+    assert daily["downstream"] == expected
+
+
+def test_daily_retraining_policies(daily: dict[str, Any]) -> None:
+    assert daily["max_active_runs"] == 1
+    assert daily["catchup"] is False
+    # A plain cron string would make a timetable whose intervals have no length.
+    assert daily["timetable"] == "CronDataIntervalTimetable"
+    assert {task for task, retries in daily["retries"].items() if retries == 0} == {"finish"}
+    # Only the end looks past failures: no unit goes on after its own failed step.
+    rules = daily["trigger_rules"]
+    assert {task for task, rule in rules.items() if rule != "all_success"} == {"finish"}
+    assert rules["finish"] == "all_done"
+
+
+def test_make_run_has_no_schedule(tmp_path: Path) -> None:
+    parsed = parse(PROJECT_ROOT / "dags", tmp_path, FERRY_SCHEDULE="none")
+    assert parsed["dags"]["daily_retraining"]["timetable"] == "NullTimetable"
