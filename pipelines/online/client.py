@@ -33,6 +33,8 @@ RANKING_UNITS: dict[Method, str] = {
     "pmml": "ctr_pmml",
     "tf_serving": "embedding_mlp",
 }
+#: Units with a model on the model servers.
+SERVED_UNITS = ("embedding_mlp",)
 POPULAR = "popular"
 POPULAR_ID = "all"
 
@@ -254,15 +256,15 @@ class FerryClient:
             redis_bytes=sum(
                 self.online.memory_of(unit, pointer.version, meta) for meta in tables.values()
             ),
-            replicas=self._replicas(pointer.version) if unit == "embedding_mlp" else {},
+            replicas=self._replicas(unit, pointer.version) if unit in SERVED_UNITS else {},
         )
 
-    def _replicas(self, version: int) -> dict[str, str]:
+    def _replicas(self, unit: str, version: int) -> dict[str, str]:
         states = {}
         for replica in self.settings.tf_serving:
             with ModelServer(replica) as server:
                 try:
-                    state, message = server.versions("embedding_mlp").get(version, ("absent", ""))
+                    state, message = server.versions(unit).get(version, ("absent", ""))
                 except FerryError as error:
                     state, message = "unreachable", str(error)
                 states[replica.grpc] = f"{state} {message}".strip()
