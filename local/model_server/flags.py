@@ -30,7 +30,9 @@ class Flags:
     rest_api_timeout_in_ms: int = _flag(30_000, "longest time for one REST request; 0: no limit")
     grpc_socket_path: str = _flag("", "also serve gRPC on this UNIX socket")
     grpc_channel_arguments: str = _flag("", "gRPC server options, key=value,key=value")
-    grpc_max_threads: int = _flag(4 * _CPUS, "threads for gRPC requests")
+    # More than the real default of 4 per core: a reload that waits for a new model keeps its
+    # thread, and predictions are not to starve behind a queue of those. Idle ones do not exist.
+    grpc_max_threads: int = _flag(64, "threads for gRPC requests")
     model_name: str = _flag("default", "model name (unused with --model_config_file)")
     model_base_path: str = _flag("", "absolute path that holds the version directories")
     model_config_file: str = _flag("", "ModelServerConfig as protobuf text")

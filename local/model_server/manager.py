@@ -125,8 +125,8 @@ class Manager(Generic[S]):
     def wait_until_tried(self, models: Iterable[str]) -> None:
         """Wait until each model has a version AVAILABLE, one that failed, or none to load."""
         with self._changed:
-            for model in models:
-                self._changed.wait_for(lambda name=model: self._closing or self._tried(name))  # type: ignore[misc]
+            names = list(models)
+            self._changed.wait_for(lambda: self._closing or all(map(self._tried, names)))
 
     def wait_until_available(self, models: Iterable[str]) -> None:
         """Wait, without limit, until each model has a version AVAILABLE.

@@ -19,6 +19,7 @@ from local.model_server.flags import Flags
 
 if TYPE_CHECKING:
     from local.model_server.core import ServerCore
+    from local.model_server.sources import VersionPoller
 
 _log = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
@@ -91,7 +92,7 @@ def _serve(flags: Flags, rest_socket: socket.socket | None, stop: threading.Even
     stopped.wait(_STOP_SECONDS)
 
 
-def _build(flags: Flags) -> tuple[ServerCore, Any]:
+def _build(flags: Flags) -> tuple[ServerCore, VersionPoller]:
     from local.model_server import warmup
     from local.model_server.core import ServerCore
     from local.model_server.manager import Manager
