@@ -99,13 +99,18 @@ def model_server_command(config_file: Path, grpc_port: int, rest_port: int) -> C
     )
 
 
+def airflow_program() -> str:
+    """Return the path of the `airflow` command of this environment."""
+    return str(Path(sys.prefix) / "bin" / "airflow")
+
+
 def airflow_commands(port: int) -> tuple[Command, ...]:
     """Return the commands of Airflow's parts.
 
     There is no triggerer: no operator defers. The scheduler does not serve logs, which would
     listen on all interfaces: the API server reads them from the disk.
     """
-    airflow = str(Path(sys.prefix) / "bin" / "airflow")
+    airflow = airflow_program()
     api_server = (airflow, "api-server", f"--host={HOST}", f"--port={port}", "--workers=1")
     return (
         Command("api-server", api_server),

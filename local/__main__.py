@@ -1,0 +1,119 @@
+"""The command behind the Makefile: `python -m local up|down|status|run|clean|airflow`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from local.commands import airflow_program
+from local.dag_run import DAG_ID
+from local.environment import airflow_environment, process_environment
+from local.home import load_home
+from local.run import connect, run
+from local.stack import Stack
+from pipelines.errors import ConfigError, FerryError
+
+app = typer.Typer(
+    help="The embedded services and Airflow on this machine.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+# A log has no width of its own: wide enough there for the tables.
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _say(line: str) -> None:
+    _console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command("run")
+def run_command(
+    data: Annotated[str, typer.Option(help="A MovieLens folder; empty: synthetic data.")] = "",
+    run_date: Annotated[str, typer.Option(help="YYYY-MM-DD; empty: today (UTC).")] = "",
+) -> None:
+    """Run the daily DAG for one run date, from data to serving."""
+    try:
+        day = date.fromisoformat(run_date) if run_date else datetime.now(UTC).date()
+    except ValueError as error:
+        raise ConfigError(f"RUN_DATE={run_date} is not a date: write it as YYYY-MM-DD") from error
+    if not run(load_home(), _console, Path(data) if data else None, day):
+        raise typer.Exit(1)
+
+
+@app.command()
+def up() -> None:
+    """Start the services and Airflow, with the DAG on its daily schedule."""
+    stack = Stack(load_home(), _say)
+    stack.services_up()
+    since = datetime.now(UTC)
+    was_started = stack.airflow_up("daily")
+    with connect(stack) as api:
+        if was_started:
+            api.wait_for_dag(DAG_ID, since, stack.airflow.is_running)
+        api.set_paused(DAG_ID, False)
+    _say(f"Airflow:  http://{stack.home.address('airflow')}")
+    _say(f"login:    admin / {stack.secrets.airflow_password}")
+    _say(f"DAG:      {DAG_ID}, on its daily schedule")
+    if not (stack.home.lake / "landing").exists():
+        _say("data:     none yet; 'ferry data --help' and 'make run' bring some in")
+
+
+@app.command()
+def down() -> None:
+    """Stop Airflow and the services; their data stay."""
+    Stack(load_home(), _say).down()
+
+
+@app.command()
+def status() -> None:
+    """Show what is running, and where."""
+    stack = Stack(load_home(), _say)
+    for group, probes in (
+        (stack.services, stack.service_probes()),
+        (stack.airflow, [stack.airflow_probe()]),
+    ):
+        for probe in probes:
+            if not group.is_running():
+                state = "not running"
+            else:
+                state = "answers" if probe.answers() else "does not answer"
+            _say(f"{probe.name:<13} {state:<16} {probe.address}")
+
+
+@app.command()
+def clean() -> None:
+    """Stop everything and remove its data, logs and secrets."""
+    Stack(load_home(), _say).remove()
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def airflow(context: typer.Context) -> None:
+    """Run an `airflow` command (backfill create, dags list, ...) against this Airflow."""
+    stack = Stack(load_home(), _say)
+    record = stack.airflow.record()
+    schedule = (record.schedule if record else None) or "none"
+    env = airflow_environment(stack.home, stack.secrets, schedule)
+    done = subprocess.run(
+        [airflow_program(), *context.args], env={**process_environment(), **env}, check=False
+    )
+    raise typer.Exit(done.returncode)
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line on standard error and exit code 1."""
+    try:
+        app()
+    except FerryError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

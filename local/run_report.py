@@ -1,0 +1,124 @@
+"""What `make run` says at its end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from local.airflow_api import TaskInstance
+from local.dag_run import DagRun
+from local.home import Home
+from local.run_view import clock
+from local.task_log import error_of
+from pipelines.lake import Lake
+
+_OUTCOME_COLOURS = {"live": "green", "failed": "bold red"}
+
+
+def print_report(console: Console, home: Home, run: DagRun, seconds: float) -> None:
+    """Print what became of the run: errors, what went live, durations, and what to try next."""
+    tasks = run.tasks()
+    _print_errors(console, run, tasks)
+    version = run.version()
+    _print_units(console, home, version)
+    _print_durations(console, tasks, seconds)
+    _print_suggestions(console, home, version)
+
+
+def _print_errors(console: Console, run: DagRun, tasks: list[TaskInstance]) -> None:
+    for task in tasks:
+        if task.state == "failed":
+            log = run.log_of(task)
+            heading = f"[bold red]{task.task_id} failed:[/]"
+            console.print(f"{heading} {escape(error_of(log))}", soft_wrap=True)
+            console.print(f"  log: {escape(str(log))}", soft_wrap=True)
+
+
+def _print_units(console: Console, home: Home, version: int | None) -> None:
+    if version is None:
+        return
+    file = Path(Lake(str(home.lake)).run(version).root) / "summary.json"
+    if not file.exists():
+        console.print(f"version {version}: the run did not get as far as its summary")
+        return
+    from pipelines.steps import RunSummary
+
+    summary = RunSummary.model_validate_json(file.read_text())
+    table = Table(
+        "unit",
+        "outcome",
+        "live version",
+        "metrics of this run, beside their baselines",
+        title=f"Run date {summary.run_date}, version {summary.version}",
+        title_justify="left",
+    )
+    for unit in summary.units:
+        colour = _OUTCOME_COLOURS.get(unit.outcome, "yellow")
+        details = [f"{name} {metric.describe()}" for name, metric in unit.metrics.items()]
+        if unit.outcome != "live":
+            details.insert(0, unit.reason)
+        table.add_row(
+            unit.unit,
+            f"[{colour}]{unit.outcome}[/]",
+            "nothing" if unit.version is None else str(unit.version),
+            escape("\n".join(details)),
+        )
+    console.print(table)
+
+
+def _print_durations(console: Console, tasks: list[TaskInstance], seconds: float) -> None:
+    table = Table("task", "state", "seconds", title="Tasks", title_justify="left")
+    table.columns[2].justify = "right"
+    for task in tasks:
+        took = "" if task.duration is None else f"{task.duration:.1f}"
+        table.add_row(task.task_id, task.state or "not started", took)
+    table.add_row("[bold]whole run[/]", "", f"{seconds:.1f}")
+    console.print(table)
+    console.print(f"whole run: {clock(seconds)}")
+
+
+def _print_suggestions(console: Console, home: Home, version: int | None) -> None:
+    examples = _examples(home, version)
+    if examples is None:
+        return
+    user, items = examples
+    console.print("Try next:")
+    for arguments in (
+        ["recommend", user],
+        ["similar", items[0]],
+        ["rank", user, *items],
+    ):
+        console.print(f"  {_ferry_command()} {shlex.join(arguments)}", soft_wrap=True)
+
+
+def _ferry_command() -> str:
+    program = Path(sys.prefix) / "bin" / "ferry"
+    if program.is_relative_to(Path.cwd()):
+        program = program.relative_to(Path.cwd())
+    home = os.environ.get("FERRY_HOME")
+    return f"FERRY_HOME={shlex.quote(home)} {program}" if home else str(program)
+
+
+def _examples(home: Home, version: int | None) -> tuple[str, list[str]] | None:
+    """Return a user and three items of the run's own data."""
+    if version is None:
+        return None
+    import pyarrow.dataset as ds
+
+    paths = Lake(str(home.lake)).run(version)
+    if not (Path(paths.events).exists() and Path(paths.items).exists()):
+        return None
+    users = _first(ds.dataset(paths.events), "user_id", 1)
+    items = _first(ds.dataset(paths.items), "item_id", 3)
+    return (users[0], items) if users and items else None
+
+
+def _first(table: Any, column: str, count: int) -> list[str]:
+    return [str(value) for value in table.head(count, columns=[column])[column].to_pylist()]

@@ -1,0 +1,65 @@
+"""`make run` and `make up` under the real scheduler, with a stand-in for the daily DAG."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.local.conftest import LocalCommand
+
+
+@pytest.fixture(scope="module")
+def airflow_up(
+    tmp_path_factory: pytest.TempPathFactory,
+    new_local_command: Callable[[Path], LocalCommand],
+) -> Iterator[LocalCommand]:
+    """Services and Airflow as `make up` leaves them; each start of Airflow costs half a minute."""
+    command = new_local_command(tmp_path_factory.mktemp("up") / "home")
+    code, output = command("up")
+    assert code == 0, output
+    assert "login:    admin / " in output
+    yield command
+    pids = [started.pid for started in command.home_processes()]
+    code, output = command("down")
+    assert code == 0, output
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+
+
+def test_a_run_is_followed_to_its_end(airflow_up: LocalCommand) -> None:
+    code, output = airflow_up("run", "--run-date", "2026-03-01")
+    assert code == 0, output
+    assert "build running" in output
+    assert "build: 1/2 steps (50%)" in output
+    assert "finish success" in output
+    # It was up before and stays up.
+    assert "stopped" not in output
+
+
+def test_a_failed_task_is_explained_and_fails_the_command(airflow_up: LocalCommand) -> None:
+    code, output = airflow_up("run", "--run-date", "2001-03-01")
+    assert code == 1, output
+    assert "build failed: recs: not built, free some space\n" in output
+    log = output.split("  log: ", 1)[1].splitlines()[0]
+    assert "free some space" in Path(log).read_text()
+    assert "finish upstream_failed" in output
+
+
+def test_an_interrupted_run_goes_on_in_an_airflow_that_stays(airflow_up: LocalCommand) -> None:
+    process = airflow_up.start("run", "--run-date", "2026-03-02")
+    assert process.stdout
+    for line in process.stdout:
+        if "plan success" in line:
+            process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0
+    code, output = airflow_up("run", "--run-date", "2026-03-03")
+    assert code == 0, output
+
+
+def test_the_airflow_command_knows_the_connections(airflow_up: LocalCommand) -> None:
+    code, output = airflow_up("airflow", "dags", "list", "--output", "plain")
+    assert code == 0, output
+    assert "daily_retraining" in output
