@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from math import ceil
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
+from pyspark.sql.types import DateType, StructField, StructType
 
 from pipelines.data.contract import DAY
 from pipelines.data.files import SparkFiles
@@ -24,6 +25,7 @@ from pipelines.data.files import SparkFiles
 ROWS_PER_FILE = 2_000_000
 #: What one task writes at least; with less, more tasks would only cost more.
 _ROWS_PER_TASK = 50_000
+_LISTING_TASKS = 16
 
 
 def held_days(files: SparkFiles, table: str) -> set[date]:
@@ -31,6 +33,18 @@ def held_days(files: SparkFiles, table: str) -> set[date]:
     prefix = f"{DAY}="
     names = [n.removeprefix(prefix) for n in files.names(table) if n.startswith(prefix)]
     return {date.fromisoformat(name) for name in names}
+
+
+def read_days(spark: SparkSession, table: str, schema: StructType) -> DataFrame:
+    """Return the rows of all days of `table`, with the partition column."""
+    # By default Spark lists each folder in a task of its own: minutes for years of days.
+    key = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+    before = str(spark.conf.get(key))
+    spark.conf.set(key, str(_LISTING_TASKS))
+    try:
+        return spark.read.schema(StructType([*schema, StructField(DAY, DateType())])).parquet(table)
+    finally:
+        spark.conf.set(key, before)
 
 
 def delete_day(files: SparkFiles, table: str, day: date) -> None:

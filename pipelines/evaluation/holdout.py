@@ -1,0 +1,77 @@
+"""The temporal holdout: which events a model may train on, and which it is evaluated on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Literal
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as sf
+
+from pipelines.config import EvaluationConfig
+from pipelines.features.schema import IS_HOLDOUT, ITEM_ID, RATING, TIMESTAMP, USER_ID
+from pipelines.run import end_of_day
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Which rule marked the holdout; exactly one of `days` and `fraction` is set."""
+
+    kind: Literal["last_days", "last_fraction"]
+    days: int | None = None
+    fraction: float | None = None
+
+
+def mark_holdout(
+    events: DataFrame, config: EvaluationConfig, run_date: date
+) -> tuple[DataFrame, Holdout]:
+    """Return the events with ``is_holdout``, and the rule that was used.
+
+    * ``last_days``: true for the last `holdout_days` before the end of `run_date`, for users
+      with earlier events; false before that. It is null for the events of the other users in
+      those days: nothing was known of them that could be evaluated, and to train on them would
+      show a model the time that it is evaluated on. A filter on ``is_holdout`` or on
+      ``~is_holdout`` leaves them out.
+    * ``last_fraction``, where that gives fewer than `min_holdout_users` users: true for the last
+      `holdout_fraction` of each user's events (at least one), the others false. A user with one
+      event has none in the holdout. Never null.
+
+    Args:
+        events: user_id, item_id, rating, timestamp; distinct, all before the end of `run_date`.
+    """
+    start = end_of_day(run_date) - timedelta(days=config.holdout_days)
+    bounds = events.groupBy(USER_ID).agg(
+        sf.min(TIMESTAMP).alias("first"), sf.max(TIMESTAMP).alias("last")
+    )
+    users = bounds.where((sf.col("first") < _instant(start)) & (sf.col("last") >= _instant(start)))
+    if users.count() >= config.min_holdout_users:
+        return _last_days(events, start), Holdout("last_days", days=config.holdout_days)
+    fraction = config.holdout_fraction
+    return _last_fraction(events, fraction), Holdout("last_fraction", fraction=fraction)
+
+
+def _instant(moment: datetime) -> Column:
+    # From a number, so that no time zone of the machine has a part in it.
+    return sf.timestamp_seconds(sf.lit(int(moment.timestamp())))
+
+
+def _last_days(events: DataFrame, start: datetime) -> DataFrame:
+    first = sf.min(TIMESTAMP).over(Window.partitionBy(USER_ID))
+    mark = (
+        sf.when(sf.col(TIMESTAMP) < _instant(start), sf.lit(False))
+        .when(first < _instant(start), sf.lit(True))
+        .otherwise(sf.lit(None).cast("boolean"))
+    )
+    return events.withColumn(IS_HOLDOUT, mark)
+
+
+def _last_fraction(events: DataFrame, fraction: float) -> DataFrame:
+    of_user = Window.partitionBy(USER_ID)
+    # Item and rating decide between events of the same moment.
+    newest_first = of_user.orderBy(
+        sf.col(TIMESTAMP).desc(), sf.col(ITEM_ID).desc(), sf.col(RATING).desc()
+    )
+    count = sf.count("*").over(of_user)
+    size = sf.when(count > 1, sf.greatest(sf.lit(1), sf.floor(count * fraction))).otherwise(0)
+    return events.withColumn(IS_HOLDOUT, sf.row_number().over(newest_first) <= size)

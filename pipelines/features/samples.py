@@ -1,0 +1,214 @@
+"""The features of one run: point-in-time training samples, and serving features as of its end."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as sf
+
+from pipelines.config import PipelineConfig
+from pipelines.data.contract import DAY, DataSummary, event_schema, item_schema
+from pipelines.data.days import UnfinishedDays, read_days
+from pipelines.data.files import SparkFiles
+from pipelines.errors import DataError
+from pipelines.evaluation.holdout import Holdout, mark_holdout
+from pipelines.features.history import (
+    AT,
+    IS_POSITIVE,
+    ITEM_GENRE_LIST,
+    with_recent_lists,
+    with_statistics,
+)
+from pipelines.features.schema import (
+    FEATURES,
+    IS_HOLDOUT,
+    ITEM_FEATURES,
+    ITEM_GENRES,
+    ITEM_ID,
+    LABEL,
+    RATING,
+    TIMESTAMP,
+    USER_FEATURES,
+    USER_ID,
+)
+from pipelines.lake import Lake, RunPaths
+from pipelines.progress import progress
+from pipelines.run import end_of_day
+
+_EVENT = (USER_ID, ITEM_ID, RATING, TIMESTAMP)
+#: What a moment is for; each kind is written apart.
+_MOMENT = "moment"
+_SAMPLE, _ASIDE, _ITEM, _USER = "sample", "aside", "item", "user"
+
+
+def build_features(
+    spark: SparkSession, config: PipelineConfig, lake: Lake, paths: RunPaths, run_date: date
+) -> DataSummary:
+    """Write what the models of a run train on and serve with; doing it again replaces it.
+
+    * ``events``: all accepted events before the end of `run_date`, with ``is_holdout``
+    * ``items``: the catalogue, with the columns of :func:`pipelines.data.contract.item_schema`
+    * ``samples``: each event with ``label`` (1.0 if the rating is positive, else 0.0),
+      ``is_holdout`` and the features of that moment; without the events that are neither
+      trained on nor evaluated, so ``is_holdout`` is never null here
+    * ``user_features``, ``item_features``: one row for each user with events, and for each item
+      with events or in the catalogue, as of the end of `run_date`
+    * ``data.json``: :class:`pipelines.data.contract.DataSummary`
+
+    Ids have the types of the configuration, ``user_rated_*`` the type of ``item_id``; counts are
+    bigint, ``release_year`` is int, other numbers are double.
+
+    Raises:
+        DataError: the lake has no event before the end of `run_date`, or an interrupted ingest
+            may have left one of its days incomplete.
+    """
+    files = SparkFiles(spark)
+    _require_whole_days(files, lake, run_date)
+    work = f"{paths.root}/_work"
+    by_item, by_user = f"{work}/by_item", f"{work}/by_user"
+    end_micros = int(end_of_day(run_date).timestamp()) * 1_000_000
+    with progress("features", total=4, unit="steps") as advance:
+        files.delete(work)
+        holdout = _write_inputs(spark, config, lake, paths, run_date)
+        summary = _summarize(spark, config, paths, run_date, holdout)
+        advance(1, f"{summary.rows:,} events of {summary.users:,} users")
+        _write_item_moments(spark, config, paths, by_item, end_micros)
+        features = spark.read.parquet(f"{by_item}/{_MOMENT}={_ITEM}")
+        features.select(ITEM_ID, *ITEM_FEATURES).write.mode("overwrite").parquet(
+            paths.item_features
+        )
+        advance(1, "item features")
+        _write_user_moments(spark, by_item, by_user, end_micros)
+        features = spark.read.parquet(f"{by_user}/{_MOMENT}={_USER}")
+        features.select(USER_ID, *USER_FEATURES).write.mode("overwrite").parquet(
+            paths.user_features
+        )
+        advance(1, "user features and samples")
+        files.replace(f"{by_user}/{_MOMENT}={_SAMPLE}", paths.samples)
+        files.delete(work)
+        summary.save(paths.data_summary)
+        advance(1)
+    return summary
+
+
+def _require_whole_days(files: SparkFiles, lake: Lake, run_date: date) -> None:
+    if not files.matches(lake.ratings):
+        raise DataError(f"{lake.ratings}: the lake has no events yet: run ingest first")
+    days = sorted(d for d in UnfinishedDays(files, lake.ratings).days() if d <= run_date)
+    if days:
+        raise DataError(
+            f"{lake.ratings}: an ingest of {days[0]}"
+            + (f" to {days[-1]}" if len(days) > 1 else "")
+            + " is at work or was interrupted: run it again"
+        )
+
+
+def _write_inputs(
+    spark: SparkSession, config: PipelineConfig, lake: Lake, paths: RunPaths, run_date: date
+) -> Holdout:
+    """Write this run's own copy of the events and of the catalogue."""
+    events = (
+        read_days(spark, lake.ratings, event_schema(config.data))
+        .where(sf.col(DAY) <= sf.lit(run_date))
+        .select(*_EVENT)
+        .persist()
+    )
+    try:
+        if events.isEmpty():
+            raise DataError(f"{lake.ratings}: no event on {run_date} or before it")
+        marked, holdout = mark_holdout(events, config.evaluation, run_date)
+        marked.sortWithinPartitions(*_in_order()).write.mode("overwrite").parquet(paths.events)
+    finally:
+        events.unpersist()
+    catalogue = spark.read.schema(item_schema(config.data)).parquet(lake.items)
+    catalogue.write.mode("overwrite").parquet(paths.items)
+    return holdout
+
+
+def _in_order() -> tuple[str, ...]:
+    return (USER_ID, TIMESTAMP, ITEM_ID, RATING)
+
+
+def _label(config: PipelineConfig) -> Column:
+    return (sf.col(RATING) >= config.data.positive_rating).cast("double")
+
+
+def _summarize(
+    spark: SparkSession,
+    config: PipelineConfig,
+    paths: RunPaths,
+    run_date: date,
+    holdout: Holdout,
+) -> DataSummary:
+    is_holdout = sf.col(IS_HOLDOUT)
+    counts = (
+        spark.read.parquet(paths.events)
+        .agg(
+            sf.count("*").alias("rows"),
+            sf.count_distinct(USER_ID).alias("users"),
+            sf.count_distinct(ITEM_ID).alias("items"),
+            sf.to_date(sf.min(TIMESTAMP)).alias("first_day"),
+            sf.to_date(sf.max(TIMESTAMP)).alias("last_day"),
+            sf.sum(_label(config)).cast("bigint").alias("positives"),
+            sf.count_if(is_holdout).alias("holdout_rows"),
+            sf.count_distinct(sf.when(is_holdout, sf.col(USER_ID))).alias("holdout_users"),
+            sf.count_if(is_holdout.isNull()).alias("set_aside_rows"),
+        )
+        .collect()[0]
+    )
+    return DataSummary(
+        run_date=run_date,
+        catalogue_items=spark.read.parquet(paths.items).count(),
+        holdout=holdout.kind,
+        holdout_days=holdout.days,
+        holdout_fraction=holdout.fraction,
+        **counts.asDict(),
+    )
+
+
+def _write_item_moments(
+    spark: SparkSession, config: PipelineConfig, paths: RunPaths, target: str, end_micros: int
+) -> None:
+    """Write each event, and each item at the end, with the item's features of that moment."""
+    catalogue = spark.read.parquet(paths.items)
+    kind = sf.when(sf.col(IS_HOLDOUT).isNull(), _ASIDE).otherwise(_SAMPLE)
+    events = spark.read.parquet(paths.events).select(
+        *_EVENT,
+        IS_HOLDOUT,
+        _label(config).alias(LABEL),
+        sf.unix_micros(TIMESTAMP).alias(AT),
+        kind.alias(_MOMENT),
+    )
+    items = catalogue.select(ITEM_ID).union(events.select(ITEM_ID)).distinct()
+    moments = events.unionByName(_queries(items, _ITEM, end_micros), allowMissingColumns=True)
+    genres = sf.col("genres")
+    known = catalogue.select(
+        ITEM_ID,
+        "release_year",
+        *(sf.get(genres, i).alias(name) for i, name in enumerate(ITEM_GENRES)),
+        genres.alias(ITEM_GENRE_LIST),
+    )
+    rated = with_statistics(moments, ITEM_ID, {RATING: "item_rating"})
+    _write_moments(rated.join(known, ITEM_ID, "left"), target)
+
+
+def _write_user_moments(spark: SparkSession, by_item: str, target: str, end_micros: int) -> None:
+    """Write each event, and each user at the end, with the user's features of that moment."""
+    events = spark.read.parquet(by_item).where(sf.col(_MOMENT) != _ITEM)
+    users = events.select(USER_ID).distinct()
+    moments = events.unionByName(_queries(users, _USER, end_micros), allowMissingColumns=True)
+    moments = moments.withColumn(IS_POSITIVE, sf.col(LABEL) == 1.0)
+    rated = with_statistics(
+        moments, USER_ID, {RATING: "user_rating", "release_year": "user_release_year"}
+    )
+    listed = with_recent_lists(rated)
+    _write_moments(listed.select(*_EVENT, LABEL, IS_HOLDOUT, *FEATURES, _MOMENT), target)
+
+
+def _queries(ids: DataFrame, kind: str, at: int) -> DataFrame:
+    return ids.withColumns({AT: sf.lit(at).cast("bigint"), _MOMENT: sf.lit(kind)})
+
+
+def _write_moments(moments: DataFrame, target: str) -> None:
+    moments.write.partitionBy(_MOMENT).mode("overwrite").parquet(target)
