@@ -195,8 +195,9 @@ class RecsConfig(_Section):
     enabled: bool = True
     rank: int = Field(64, ge=1)
     iterations: int = Field(10, ge=1)
-    regularization: float = Field(0.05, gt=0)
-    alpha: float = Field(10.0, gt=0)
+    regularization: float = Field(0.1, gt=0)
+    #: Confidence of a positive event is 1 + alpha.
+    alpha: float = Field(1.0, gt=0)
     list_size: int = Field(50, ge=1)
 
 

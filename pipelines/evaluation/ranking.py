@@ -1,0 +1,76 @@
+"""Metrics of ranked lists, on what users did in the holdout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pyspark.ml.evaluation import RankingEvaluator
+from pyspark.sql import functions as sf
+
+from pipelines.evaluation.scores import require_finite
+from pipelines.models.interactions import seen_items
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+NDCG = "ndcg_at_10"
+RECALL = "recall_at_50"
+#: Lists must be at least this long to be evaluated.
+EVALUATED_LENGTH = 50
+_SPARK_METRICS: dict[str, tuple[Literal["ndcgAtK", "recallAtK"], int]] = {
+    NDCG: ("ndcgAtK", 10),
+    RECALL: ("recallAtK", EVALUATED_LENGTH),
+}
+
+
+def holdout_users(training: DataFrame, holdout: DataFrame) -> DataFrame:
+    """Return ``id``, ``seen`` and ``relevant`` of every user with something to find.
+
+    Both inputs have user_id, item and is_positive. Seen are the user's items in training, relevant
+    the positive ones of the holdout that are not among them (both array<int> of item numbers).
+    """
+    relevant = (
+        holdout.where("is_positive")
+        .groupBy(sf.col("user_id").alias("id"))
+        .agg(sf.collect_list("item").alias("relevant"))
+    )
+    return (
+        relevant.join(seen_items(training), "id", "left")
+        .withColumn("seen", sf.coalesce("seen", sf.array().cast("array<int>")))
+        .withColumn("relevant", sf.array_except("relevant", "seen"))
+        .where(sf.size("relevant") > 0)
+    )
+
+
+def ranking_metrics(lists: DataFrame, relevant: DataFrame) -> dict[str, float]:
+    """Return the means of NDCG@10 and recall@50 over the users of `relevant`.
+
+    `lists` has ``id`` and ``items`` (array<int>, best first), `relevant` ``id`` and ``relevant``
+    (array<int>, not empty). Relevance is binary; the ideal ranking has min(10, relevant) hits, and
+    recall is divided by all relevant items. A user without a list counts 0.
+
+    Raises:
+        DataError: a metric is not finite, because nobody has a relevant item.
+    """
+    pairs = relevant.join(lists, "id", "left").select(
+        sf.coalesce("items", sf.array().cast("array<int>")).cast("array<double>").alias("items"),
+        sf.col("relevant").cast("array<double>").alias("relevant"),
+    )
+    pairs = pairs.cache()
+    try:
+        metrics = {
+            name: RankingEvaluator(
+                predictionCol="items", labelCol="relevant", metricName=metric, k=k
+            ).evaluate(pairs)
+            for name, (metric, k) in _SPARK_METRICS.items()
+        }
+    finally:
+        pairs.unpersist()
+    # Spark adds up in the order in which tasks end: rounding hides what that does to the last bit.
+    return require_finite({name: round(value, 12) for name, value in metrics.items()})
+
+
+def coverage(lists: DataFrame, catalogue_size: int) -> float:
+    """Return the share of the catalogue that is in at least one list."""
+    row = lists.select(sf.explode("items").alias("item")).agg(sf.count_distinct("item")).first()
+    return (row[0] if row else 0) / catalogue_size

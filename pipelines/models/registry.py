@@ -1,0 +1,78 @@
+"""The units' builders by name; a builder is imported when it is asked for.
+
+Importing this module imports neither Spark nor TensorFlow: the DAGs' tasks do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipelines.config import Unit
+from pipelines.models.base import BuildInputs, Built
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
+_PARTITIONS_PER_CORE = 2
+
+
+@dataclass(frozen=True)
+class _Builder:
+    module: str
+    needs_spark: bool = True
+    #: Whether the unit's versions carry the shared feature tables.
+    uses_features: bool = False
+    exports_pmml: bool = False
+
+
+_BUILDERS: dict[Unit, _Builder] = {
+    "recs": _Builder("pipelines.models.recs"),
+    "embeddings": _Builder("pipelines.models.embeddings"),
+    "ctr_pmml": _Builder("pipelines.models.ctr_pmml", uses_features=True, exports_pmml=True),
+    "embedding_mlp": _Builder(
+        "pipelines.models.embedding_mlp", needs_spark=False, uses_features=True
+    ),
+}
+
+
+def needs_spark(unit: Unit) -> bool:
+    """Tell whether the unit is built by Spark."""
+    return _BUILDERS[unit].needs_spark
+
+
+def uses_features(unit: Unit) -> bool:
+    """Tell whether the unit's versions carry the shared feature tables."""
+    return _BUILDERS[unit].uses_features
+
+
+def spark_jars(unit: Unit) -> list[str]:
+    """Return the jars that the Spark session of the unit's build must start with."""
+    if not _BUILDERS[unit].exports_pmml:
+        return []
+    from pipelines.models.ctr_pmml import pmml_jars
+
+    return pmml_jars()
+
+
+def build(unit: Unit, spark: SparkSession | None, inputs: BuildInputs) -> Built:
+    """Train, evaluate and lay out one unit; `spark` may be None where it is not needed.
+
+    Raises:
+        DataError: the data can't give a model with finite metrics.
+        ValueError: the unit needs Spark and there is none.
+    """
+    builder = _BUILDERS[unit]
+    build_unit: Callable[..., Built] = importlib.import_module(builder.module).build
+    if not builder.needs_spark:
+        return build_unit(inputs)
+    if spark is None:
+        raise ValueError(f"{unit} is built by Spark: give it a session")
+    if not spark.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
+        # Spark's 200, whatever the number of cores, made small data four times slower.
+        partitions = _PARTITIONS_PER_CORE * spark.sparkContext.defaultParallelism
+        spark.conf.set(_SHUFFLE_PARTITIONS, str(partitions))
+    return build_unit(spark, inputs)
