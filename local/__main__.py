@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from datetime import UTC, date, datetime
@@ -108,6 +109,9 @@ def airflow(context: typer.Context) -> None:
 
 def main() -> None:
     """Run a command; an error of ours is one line on standard error and exit code 1."""
+    # A closed terminal or a time limit ends us as Ctrl-C does: what we started is stopped.
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     try:
         app()
     except FerryError as error:

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from local.airflow_api import AirflowApi, TaskInstance
-from local.run_view import RunView, TaskRow
+from local.run_view import NOT_RUN, RunView, TaskRow
 from local.task_log import error_of, log_file, progress_of
 from pipelines.errors import ServiceError
 
@@ -23,6 +23,7 @@ class DagRun:
         self._api = api
         self._airflow_home = airflow_home
         self._run_date = run_date
+        self._final_notes: dict[tuple[str, str | None, int], str] = {}
         self.run_id = f"manual__{datetime.now(UTC).isoformat()}"
 
     def start(self) -> None:
@@ -66,10 +67,24 @@ class DagRun:
         return int(plan["version"]) if plan else None
 
     def _row(self, task: TaskInstance) -> TaskRow:
-        seconds, note = task.duration, ""
+        key = (task.task_id, task.state, task.try_number)
+        if key in self._final_notes:
+            note = self._final_notes[key]
+        else:
+            note = self._note(task)
+            # A task that has ended writes no more; its log need not be read at every poll.
+            if task.state not in ("running", "queued", None):
+                self._final_notes[key] = note
+        seconds = None if task.state in NOT_RUN else task.duration
         if task.state == "running" and task.start_date:
             seconds = (datetime.now(UTC) - task.start_date).total_seconds()
-            note = progress_of(self.log_of(task)) or ""
-        elif task.state in ("failed", "up_for_retry"):
-            note = error_of(self.log_of(task))
         return TaskRow(task.task_id, task.state or "waiting", seconds, note)
+
+    def _note(self, task: TaskInstance) -> str:
+        if task.state in ("running", "success"):
+            return progress_of(self.log_of(task)) or ""
+        if task.state == "failed":
+            return error_of(self.log_of(task))
+        if task.state == "up_for_retry":
+            return f"will try again: {error_of(self.log_of(task))}"
+        return ""

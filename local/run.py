@@ -34,17 +34,22 @@ def run(home: Home, console: Console, data: Path | None, run_date: date) -> bool
         if not is_ours:
             raise ConfigError(f"another 'make run' is under way in {home.root}")
         stack.services_up()
-        if stack.airflow.is_running():
+        stays = stack.airflow.is_running()
+        if stays:
             _wait_until_idle(stack)
         if source:
             bring_in(home, stack.secrets, source, stack.say)
-        since = datetime.now(UTC)
-        was_started = stack.airflow_up(None)
         try:
-            return _run_dag(stack, console, run_date, since, was_started)
+            since = datetime.now(UTC)
+            was_started = stack.airflow_up(None)
+            with connect(stack) as api:
+                if not was_started:
+                    since = datetime.now(UTC)
+                    api.ask_to_parse(DAG_ID)
+                api.wait_for_dag(DAG_ID, since, stack.airflow.is_running)
+                return _run_dag(stack, api, console, run_date, stays)
         finally:
-            if was_started:
-                stack.airflow.stop()
+            if not stays and stack.airflow.stop():
                 stack.say("Airflow: stopped; the services stay up ('make down' stops them)")
 
 
@@ -68,32 +73,24 @@ def _wait_until_idle(stack: Stack) -> None:
             time.sleep(1)
 
 
-def _run_dag(
-    stack: Stack, console: Console, run_date: date, since: datetime, was_started: bool
-) -> bool:
+def _run_dag(stack: Stack, api: AirflowApi, console: Console, run_date: date, stays: bool) -> bool:
     began = time.monotonic()
-    with connect(stack) as api:
-        if not was_started:
-            since = datetime.now(UTC)
-            api.ask_to_parse(DAG_ID)
-        api.wait_for_dag(DAG_ID, since, stack.airflow.is_running)
+    if not stays:
         for left_over in api.unfinished_runs(DAG_ID):
             stack.say(f"run {left_over} was interrupted earlier: ended as failed")
             api.end_run(DAG_ID, left_over)
-        dag_run = DagRun(api, stack.home.airflow, run_date)
-        dag_run.start()
-        stack.say(f"run {dag_run.run_id} of {DAG_ID}, run date {run_date}")
-        try:
-            state = dag_run.follow(run_view(console), stack.airflow.is_running)
-        except KeyboardInterrupt:
-            if was_started:
-                api.end_run(DAG_ID, dag_run.run_id)
-                stack.say("interrupted: the run has been ended as failed")
-            else:
-                stack.say(
-                    f"interrupted: the run goes on in Airflow at "
-                    f"http://{stack.home.address('airflow')}"
-                )
-            raise
-        print_report(console, stack.home, dag_run, time.monotonic() - began)
+    dag_run = DagRun(api, stack.home.airflow, run_date)
+    dag_run.start()
+    stack.say(f"run {dag_run.run_id} of {DAG_ID}, run date {run_date}")
+    try:
+        state = dag_run.follow(run_view(console), stack.airflow.is_running)
+    except KeyboardInterrupt:
+        if stays:
+            address = f"http://{stack.home.address('airflow')}"
+            stack.say(f"interrupted: the run goes on in Airflow at {address}")
+        else:
+            api.end_run(DAG_ID, dag_run.run_id)
+            stack.say("interrupted: the run has been ended as failed")
+        raise
+    print_report(console, stack.home, dag_run, time.monotonic() - began)
     return state == "success"

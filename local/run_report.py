@@ -15,7 +15,7 @@ from rich.table import Table
 from local.airflow_api import TaskInstance
 from local.dag_run import DagRun
 from local.home import Home
-from local.run_view import clock
+from local.run_view import NOT_RUN
 from local.task_log import error_of
 from pipelines.lake import Lake
 
@@ -77,11 +77,10 @@ def _print_durations(console: Console, tasks: list[TaskInstance], seconds: float
     table = Table("task", "state", "seconds", title="Tasks", title_justify="left")
     table.columns[2].justify = "right"
     for task in tasks:
-        took = "" if task.duration is None else f"{task.duration:.1f}"
+        took = "" if task.duration is None or task.state in NOT_RUN else f"{task.duration:.1f}"
         table.add_row(task.task_id, task.state or "not started", took)
     table.add_row("[bold]whole run[/]", "", f"{seconds:.1f}")
     console.print(table)
-    console.print(f"whole run: {clock(seconds)}")
 
 
 def _print_suggestions(console: Console, home: Home, version: int | None) -> None:

@@ -23,7 +23,9 @@ _COLOURS = {
     "skipped": "yellow",
 }
 _SECONDS_BETWEEN_LINES = 5.0
-FINISHED = ("success", "failed", "upstream_failed", "skipped", "removed")
+#: States of tasks that have ended without having run; Airflow gives them a duration all the same.
+NOT_RUN = ("upstream_failed", "skipped", "removed")
+FINISHED = ("success", "failed", *NOT_RUN)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class TableView:
         """Redraw the table."""
         finished = sum(row.state in FINISHED for row in rows)
         title = f"{clock(time.monotonic() - self._began)}  {finished} of {len(rows)} tasks done"
-        table = Table("task", "state", "time", "", title=title, title_justify="left", box=None)
+        table = Table("task", "state", "time", title=title, title_justify="left", box=None)
+        table.add_column("", no_wrap=True, overflow="ellipsis")
         for row in rows:
             colour = _COLOURS.get(row.state, "dim")
             took = "" if row.seconds is None else clock(row.seconds)
@@ -119,7 +122,8 @@ class LineView:
         for row in rows:
             note, printed_at = self._notes.get(row.task_id, ("", 0.0))
             changed = self._states.get(row.task_id, "waiting") != row.state
-            moved = row.note != note and now - printed_at >= _SECONDS_BETWEEN_LINES
+            is_due = not note or now - printed_at >= _SECONDS_BETWEEN_LINES
+            moved = row.note != note and is_due
             if not changed and not moved:
                 continue
             self._states[row.task_id] = row.state

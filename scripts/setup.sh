@@ -142,22 +142,20 @@ print(sum(1 for each in locked if each.marker is None or each.marker.evaluate())
 PYTHON
 }
 
-# Says every few seconds how far pip is; ends with the process that it watches.
+# Says how far pip is, until it ends: in place on a terminal, else a line every ten seconds.
 show_progress() {
-    local pid=$1 log=$2 total=$3 before fetched installed line last="" began=$SECONDS pause=10
+    local pid=$1 log=$2 total=$3 before fetched installed line began=$SECONDS
     before=$(count_installed)
-    [[ -t 2 ]] && pause=1
     while kill -0 "$pid" 2>/dev/null; do
         fetched=$(grep -cE '^ *(Downloading|Using cached|Processing) ' "$log" || true)
         installed=$(($(count_installed) - before))
-        line="packages: $fetched fetched, $installed of $total installed"
+        line="packages: $fetched fetched, $installed of $total installed ($((SECONDS - began))s)"
         if [[ -t 2 ]]; then
-            printf '\rsetup: %s (%ds)  ' "$line" $((SECONDS - began)) >&2
-        elif [[ $line != "$last" ]]; then
-            say "$line ($((SECONDS - began))s)"
+            printf '\rsetup: %s  ' "$line" >&2
+        elif (((SECONDS - began) % 10 == 0)); then
+            say "$line"
         fi
-        last=$line
-        sleep "$pause"
+        sleep 1
     done
     [[ ! -t 2 ]] || printf '\n' >&2
 }
@@ -177,6 +175,7 @@ install_packages() {
         fail "pip could not install requirements.txt; the whole log is in $log"
     fi
     trap - EXIT
+    say "installing Ferry itself"
     $VENV/bin/python -m pip install --disable-pip-version-check --no-input --no-deps -q -e . ||
         fail "pip could not install Ferry itself"
 }

@@ -35,6 +35,9 @@ def test_a_run_is_followed_to_its_end(airflow_up: LocalCommand) -> None:
     assert "build running" in output
     assert "build: 1/2 steps (50%)" in output
     assert "finish success" in output
+    assert "recs │ live    │ 202603010001" in output
+    assert "popularity" in output
+    assert "ferry rank 71 5 6 7" in output
     # It was up before and stays up.
     assert "stopped" not in output
 

@@ -4,9 +4,12 @@ in the year 2001 a task fails.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import time
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
@@ -28,7 +31,7 @@ def stand_in() -> None:
         return {"run_date": run_date, "version": int(run_date.replace("-", "") + "0001")}
 
     @task
-    def build(planned: dict[str, Any]) -> None:
+    def build(planned: Any) -> None:
         logging.getLogger("ferry.progress").info("progress build: 1/2 steps (50%)")
         time.sleep(2)
         if planned["run_date"].startswith("2001"):
@@ -38,10 +41,24 @@ def stand_in() -> None:
                 raise AirflowFailException("recs: not built, free some space") from error
 
     @task
-    def finish() -> None:
-        logging.getLogger("ferry").info("finished")
+    def finish(planned: Any) -> None:
+        folder = Path(os.environ["FERRY_LAKE"]) / "runs" / str(planned["version"])
+        for name, columns in {
+            "events": {"user_id": [71], "item_id": [5]},
+            "items": {"item_id": [5, 6, 7], "title": ["A", "B", "C"]},
+        }.items():
+            import pyarrow as pa
+            import pyarrow.parquet as pq
 
-    build(plan()) >> finish()
+            (folder / name).mkdir(parents=True)
+            pq.write_table(pa.table(columns), folder / name / "part.parquet")
+        metric = {"value": 0.25, "baselines": {"popularity": 0.2}}
+        unit = {"unit": "recs", "outcome": "live", "version": planned["version"], "reason": ""}
+        summary = {**planned, "units": [{**unit, "metrics": {"ndcg@10": metric}}]}
+        (folder / "summary.json").write_text(json.dumps(summary))
+
+    planned = plan()
+    build(planned) >> finish(planned)
 
 
 stand_in()
