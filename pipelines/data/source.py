@@ -10,7 +10,8 @@ import csv
 import json
 from collections.abc import Sequence
 
-from pyspark.errors import AnalysisException
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as sf
 from pyspark.sql.types import StringType, StructType
@@ -166,8 +167,8 @@ def _read_parquet(
 ) -> DataFrame:
     try:
         frame = spark.read.parquet(path)
-    except AnalysisException as error:
-        raise DataError(f"{path}: no Parquet files that Spark can read") from error
+    except (PySparkException, Py4JJavaError) as error:
+        raise DataError(f"{path}: Spark can't read it as Parquet: {_first_line(error)}") from error
     columns = _locate(source, path, frame.columns, required, optional)
     fields = [sf.col(f"`{name}`") for name in frame.columns]
     return frame.select(
@@ -176,6 +177,12 @@ def _read_parquet(
         sf.lit(False).alias(IS_MALFORMED),
         _position().alias(POSITION),
     )
+
+
+def _first_line(error: Exception) -> str:
+    # The Java exception's own text; py4j puts a line of its own before it.
+    cause = error.java_exception.getMessage() if isinstance(error, Py4JJavaError) else error
+    return str(cause).split("\n", 1)[0]
 
 
 def _column(column: Column | None, name: str) -> Column:
@@ -202,9 +209,9 @@ def _locate(
         wanted = source.columns.get(name, name)
         position = _find(wanted, present, named=source.format != "csv" or source.header)
         if position is None and name in required:
-            hint = "columns are" if source.header else "no header; positions are"
+            hint = "the columns are" if source.header else "without a header, positions are"
             raise DataError(
-                f"{path}: no column {wanted!r} for {name}; the {hint}: {', '.join(present)}"
+                f"{path}: no column {wanted!r} for {name}; {hint}: {', '.join(present)}"
             )
         located[name] = position
     return located

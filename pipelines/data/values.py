@@ -98,6 +98,6 @@ def as_genres(column: Column, data_type: DataType, separator: str) -> Column:
         listed = sf.from_json(column, "array<string>")
         split = sf.split(column, f"\\Q{separator}\\E")
         raw = sf.when(sf.ltrim(column).startswith("["), listed).otherwise(split)
-    trimmed = sf.transform(raw, sf.trim)
+    trimmed = sf.transform(raw, lambda genre: sf.trim(genre))
     kept = sf.filter(trimmed, lambda g: (g != "") & (g != "(no genres listed)"))
     return sf.coalesce(sf.array_distinct(kept), sf.array().cast("array<string>"))
