@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark for all tests (a JVM start costs about ten seconds)."""
+    from pipelines.models.pmml_export import pmml_spark_conf
     from pipelines.spark import spark_session
 
     scratch = tmp_path_factory.mktemp("spark")
@@ -26,6 +27,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         "ferry-tests",
         master="local[2]",
         **{
+            **pmml_spark_conf(),
             "spark.driver.memory": "1500m",
             "spark.sql.shuffle.partitions": "2",
             "spark.default.parallelism": "2",

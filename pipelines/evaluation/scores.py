@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SMOOTHING = 5.0
 #: Probabilities are kept this far from 0 and 1, or one bold mistake would make log-loss infinite.
 _CLIP = 1e-7
+#: The sum of two means may leave 0 to 1; a baseline that is sure of itself would be a straw man.
+_BASELINE_RANGE = (0.02, 0.98)
 _MERGE_AFTER_BATCHES = 64
 
 
@@ -149,10 +151,14 @@ def score_baselines(samples_path: str) -> ScoreBaselines:
     if label.min() == label.max():
         raise DataError(f"{samples_path}: all {len(label)} holdout labels are {label[0]:g}")
     constant = np.full(len(label), base_rate)
+    clipped = np.clip(score, *_BASELINE_RANGE)
     return ScoreBaselines(
         base_rate=base_rate,
         auc={"constant": 0.5, "user_item_mean": auc(label, score)},
-        log_loss={"constant": log_loss(label, constant), "user_item_mean": log_loss(label, score)},
+        log_loss={
+            "constant": log_loss(label, constant),
+            "user_item_mean": log_loss(label, clipped),
+        },
     )
 
 

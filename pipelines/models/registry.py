@@ -53,7 +53,7 @@ def spark_jars(unit: Unit) -> list[str]:
     """Return the jars that the Spark session of the unit's build must start with."""
     if not _BUILDERS[unit].exports_pmml:
         return []
-    from pipelines.models.ctr_pmml import pmml_jars
+    from pipelines.models.pmml_export import pmml_jars
 
     return pmml_jars()
 

@@ -1,0 +1,110 @@
+"""Scores from a PMML file, by pypmml: a scorer that knows nothing of Spark."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from py4j.protocol import Py4JError
+from pypmml import Model
+from pypmml.base import PMMLContext
+from pypmml.jvm import PMMLError
+
+from pipelines.errors import DataError, ServiceError
+
+_SCORE = "probability(1)"
+
+
+class PmmlScorer:
+    """Scores rows by one PMML file.
+
+    All scorers of a process share one Java process, which ends with the last of them, or with
+    this process.
+    """
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _open: ClassVar[int] = 0
+
+    def __init__(self, path: Path) -> None:
+        """Load `path`.
+
+        Raises:
+            DataError: it is not a PMML of a classifier with the label 1.
+            ServiceError: there is no Java to start.
+        """
+        self.path = path
+        self._model: Model | None = None
+        with PmmlScorer._lock:
+            PmmlScorer._open += 1
+        self._is_open = True
+        try:
+            self._model = Model.fromFile(str(path))
+            self._names = [str(name) for name in self._model.inputNames]
+            outputs = [str(name) for name in self._model.outputNames]
+            if _SCORE not in outputs:
+                raise DataError(f"{path} has no output {_SCORE!r}, only {', '.join(outputs)}")
+        except PMMLError as error:
+            self.close()
+            raise DataError(f"{path} can't be read as PMML: {error}") from error
+        except OSError as error:
+            self.close()
+            raise ServiceError(f"Java, which scores PMML, does not start: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the model; the last one stops the Java process. May be called twice."""
+        with PmmlScorer._lock:
+            if not self._is_open:
+                return
+            self._is_open = False
+            # Its finaliser talks to the Java process, so the model goes first.
+            self._model = None
+            PmmlScorer._open -= 1
+            if PmmlScorer._open == 0:
+                PMMLContext.shutdown()
+
+    def __enter__(self) -> PmmlScorer:
+        """Return the scorer, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the scorer."""
+        self.close()
+
+    def score(self, rows: Sequence[Mapping[str, float | str | None]]) -> list[float]:
+        """Return the probability of the label 1 for each row of features by name.
+
+        None and NaN are missing values, as is a field that the row does not have; names that the
+        model does not use are ignored.
+
+        Raises:
+            DataError: the model gives no score for a row.
+            ValueError: the scorer is closed.
+        """
+        if self._model is None:
+            raise ValueError("this PmmlScorer is closed")
+        if not rows:
+            return []
+        data = [[_json_value(row.get(name)) for name in self._names] for row in rows]
+        # One call for the batch: every call is a round trip to the Java process.
+        request = json.dumps({"columns": self._names, "data": data})
+        try:
+            answer = json.loads(self._model.predict(request))
+        except (PMMLError, Py4JError) as error:
+            raise DataError(f"{self.path} gives no scores: {error}") from error
+        column = answer["columns"].index(_SCORE)
+        scores = [values[column] for values in answer["data"]]
+        if None in scores:
+            row = rows[scores.index(None)]
+            raise DataError(f"{self.path} gives no score for {dict(row)}")
+        return [float(score) for score in scores]
+
+
+def _json_value(value: float | str | None) -> float | str | None:
+    return None if isinstance(value, float) and math.isnan(value) else value
