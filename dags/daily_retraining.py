@@ -64,10 +64,7 @@ ends red in `finish`, which names the failed ones and what is live instead.
 @dag(
     dag_id="daily_retraining",
     doc_md=DOC,
-    # `make run` starts a scheduler for one run that it asks for, and for no other.
-    schedule=None
-    if os.environ.get("FERRY_SCHEDULE") == "none"
-    else CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
+    schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=1,

@@ -15,7 +15,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from pipelines.config import PROJECT_ROOT
-from pipelines.errors import ConfigError, FerryError
+from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError
 
 PLAN_TASK = "plan"
 _SPARK_APP = PROJECT_ROOT / "pipelines" / "spark_app.py"
@@ -60,6 +60,8 @@ def ferry_errors() -> Iterator[None]:
     """Fail a task at once, without retries, for an error that can't pass by itself."""
     try:
         yield
+    except PROGRAMMING_ERRORS as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
     except FerryError as error:
         if error.retryable:
             raise

@@ -94,6 +94,8 @@ def model_server_command(config_file: Path, grpc_port: int, rest_port: int) -> C
             f"--model_config_file={config_file}",
             "--model_config_file_poll_wait_seconds=1",
             "--file_system_poll_wait_seconds=1",
+            # The file that a restarted server begins with has labels, and nothing is loaded yet.
+            "--allow_version_labels_for_unavailable_models=true",
         ),
         {"TF_CPP_MIN_LOG_LEVEL": "1"},
     )

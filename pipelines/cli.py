@@ -206,3 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except FerryError as error:
         typer.echo(f"ferry: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

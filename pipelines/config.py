@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from dotenv import load_dotenv
+from dotenv import dotenv_values
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -93,13 +93,25 @@ def environment_file() -> Path:
     return Path(os.environ.get("FERRY_HOME", PROJECT_ROOT / ".ferry")) / "env"
 
 
+def _fill_environment(values: dict[str, str | None]) -> None:
+    """Set the variables that are not set yet.
+
+    AWS credentials of one's own, meant for another S3, don't belong to the embedded one: where its
+    address comes from the file, so do its keys.
+    """
+    is_embedded_s3 = "FERRY_S3_ENDPOINT_URL" in values.keys() - os.environ.keys()
+    for name, value in values.items():
+        if name not in os.environ or (is_embedded_s3 and name.startswith("AWS_")):
+            os.environ[name] = value or ""
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment, filled up from :func:`environment_file`.
 
     Raises:
         ConfigError: a variable is missing or malformed; the message names it.
     """
-    load_dotenv(environment_file(), override=False)
+    _fill_environment(dotenv_values(environment_file()))
     try:
         return Settings()
     except ValidationError as error:

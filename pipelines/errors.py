@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -36,3 +37,25 @@ class VerificationError(ReleaseError):
     """What the online side answers differs from what the trainer answered. Not retried."""
 
     retryable = False
+
+
+#: Errors of the program itself: the same call fails again, so nothing is gained by a retry.
+PROGRAMMING_ERRORS = (ImportError, NameError, AttributeError, TypeError, SyntaxError)
+
+_IN_TEXT = re.compile(r"^pipelines\.errors\.(\w+): (.*)$", re.MULTILINE)
+
+
+def find_in_text(text: str) -> FerryError | None:
+    """Return the last of our errors that a traceback in `text` ends with, or None.
+
+    What an executor raises reaches the driver only as the text of its traceback.
+    """
+    known = {kind.__name__: kind for kind in _kinds(FerryError)}
+    for name, message in reversed(_IN_TEXT.findall(text)):
+        if name in known:
+            return known[name](message)
+    return None
+
+
+def _kinds(kind: type[FerryError]) -> list[type[FerryError]]:
+    return [kind, *(k for child in kind.__subclasses__() for k in _kinds(child))]

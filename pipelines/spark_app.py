@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from pipelines.config import Settings, Unit, load_settings
-from pipelines.errors import ConfigError, FerryError
+from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError, find_in_text
 from pipelines.logs import configure_logging
 from pipelines.run import RunPlan
 from pipelines.spark import spark_session
@@ -59,11 +59,25 @@ def main(arguments: list[str]) -> int:
             raise ConfigError(f"no unit {unit!r}: units are {', '.join(get_args(Unit))}")
         run_step(load_settings(), step, RunPlan.model_validate_json(plan), cast(Unit | None, unit))
     except FerryError as error:
-        log.error("%s: %s", type(error).__name__, error)
-        if error_file := os.environ.get("FERRY_ERROR_FILE"):
-            Path(error_file).write_text(str(error), encoding="utf-8")
-        return EXIT_FAILED if error.retryable else EXIT_HOPELESS
+        return _failed(error)
+    except PROGRAMMING_ERRORS as error:
+        log.exception("this is a defect of the program")
+        return _failed(error)
+    except Exception as error:
+        if ours := find_in_text(str(error)):
+            return _failed(ours)
+        raise
     return 0
+
+
+def _failed(error: Exception) -> int:
+    """Say why in one line, in the log and to whoever submitted the step."""
+    line = f"{type(error).__name__}: {error}"
+    log.error(line)
+    if error_file := os.environ.get("FERRY_ERROR_FILE"):
+        Path(error_file).write_text(line, encoding="utf-8")
+    is_retryable = isinstance(error, FerryError) and error.retryable
+    return EXIT_FAILED if is_retryable else EXIT_HOPELESS
 
 
 if __name__ == "__main__":

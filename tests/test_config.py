@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,20 @@ def test_settings_from_the_file_of_the_embedded_services(
     environment.delenv("FERRY_BUCKET")
     assert settings.bucket == "embedded"
     assert settings.lake.root == "/lake"
+
+
+def test_keys_for_another_s3_are_not_used_for_the_embedded_one(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("AWS_ACCESS_KEY_ID", "mine")
+    (tmp_path / "env").write_text("FERRY_S3_ENDPOINT_URL=http://embedded\nAWS_ACCESS_KEY_ID=its\n")
+    environment.setenv("FERRY_S3_ENDPOINT_URL", "http://other")
+    load_settings()
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "mine"
+    environment.delenv("FERRY_S3_ENDPOINT_URL")
+    load_settings()
+    environment.delenv("FERRY_S3_ENDPOINT_URL")
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "its"
 
 
 @pytest.mark.parametrize("name", ENVIRONMENT)

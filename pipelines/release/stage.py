@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.config import Settings
-from pipelines.errors import FerryError, VerificationError
+from pipelines.errors import FerryError, VerificationError, find_in_text
 from pipelines.online.layout import TableMeta
 from pipelines.online.store import OnlineStore, Pointer
 from pipelines.progress import progress
@@ -99,7 +99,12 @@ def stage_tables(spark: SparkSession, context: ReleaseContext, manifest: Manifes
                 wait([job], timeout=0.5)
                 advance(written.value - seen)
                 seen = written.value
-        job.result()
+        try:
+            job.result()
+        except Exception as error:
+            if ours := find_in_text(str(error)):
+                raise ours from error
+            raise
 
     for meta in manifest.tables:
         stored = online.count_rows(manifest.unit, manifest.version, meta)

@@ -12,7 +12,7 @@ import pytest
 from pipelines.config import PROJECT_ROOT, UNITS
 
 
-def parse(folder: Path, home: Path, **environment: str) -> dict[str, Any]:
+def parse(folder: Path, home: Path) -> dict[str, Any]:
     result = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("parse_dags.py")), str(folder)],
         env={
@@ -20,7 +20,6 @@ def parse(folder: Path, home: Path, **environment: str) -> dict[str, Any]:
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
-            **environment,
         },
         capture_output=True,
         text=True,
@@ -89,8 +88,3 @@ def test_daily_retraining_policies(daily: dict[str, Any]) -> None:
     rules = daily["trigger_rules"]
     assert {task for task, rule in rules.items() if rule != "all_success"} == {"finish"}
     assert rules["finish"] == "all_done"
-
-
-def test_make_run_has_no_schedule(tmp_path: Path) -> None:
-    parsed = parse(PROJECT_ROOT / "dags", tmp_path, FERRY_SCHEDULE="none")
-    assert parsed["dags"]["daily_retraining"]["timetable"] == "NullTimetable"

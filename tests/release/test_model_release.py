@@ -131,7 +131,9 @@ def test_wrong_scores_keep_the_old_version_live(context: ReleaseContext, tmp_pat
     wrong = build(context, tmp_path, 2, golden_weight=0.2001)
     bring_model(context, wrong)
     load_model(context, wrong)
-    with pytest.raises(VerificationError, match=r"through gRPC at .* scores 0.69999\d*, the trainer"):
+    with pytest.raises(
+        VerificationError, match=r"through gRPC at .* scores 0.69999\d*, the trainer"
+    ):
         activate(context, wrong)
     assert context.online.pointer(UNIT).version == live  # type: ignore[union-attr]
     with ModelServer(context.settings.tf_serving[0]) as server:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from pipelines.config import ReleaseConfig, Settings
 from pipelines.errors import DataError, ReleaseError, ServiceError, VerificationError
@@ -220,10 +221,26 @@ def test_a_corrupt_artifact_is_not_staged(
     context.registry.objects.put_text(
         context.registry.key("recs", manifest.version, part.name), "spoiled"
     )
-    with pytest.raises(Exception, match="SHA-256 differs"):
+    with pytest.raises(ReleaseError, match=r"^object storage at .*titles.*SHA-256 differs"):
         stage_tables(spark, context, manifest)
     assert context.online.table_meta("recs", manifest.version) == {}
     assert context.online.pointer("recs") is None
+
+
+def test_a_redis_that_refuses_is_named_also_by_the_executors(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    manifest = build(spark, context, tmp_path, 1)
+    before = redis_client.config_get("maxmemory")["maxmemory"]
+    redis_client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(ServiceError, match=r"Redis at 127\.0\.0\.1:\d+: .*maxmemory"):
+            stage_tables(spark, context, manifest)
+    finally:
+        redis_client.config_set("maxmemory", before)
+    assert context.online.table_meta("recs", manifest.version) == {}
+    stage_tables(spark, context, manifest)
+    assert activate(context, manifest).outcome == "live"
 
 
 def test_an_unsealed_version_does_not_exist(context: ReleaseContext) -> None:
