@@ -25,6 +25,7 @@ from pipelines.release.stage import bring_model, load_model, stage_tables
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import SAVED_MODEL, verify_version
 from pipelines.run import RunPlan, RunType
+from pipelines.spark import size_shuffles
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -99,6 +100,7 @@ def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> Non
 
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
+    size_shuffles(spark, settings.lake.ratings)
     build_features(spark, config, settings.lake, paths, plan.run_date)
     inputs = BuildInputs(plan.run_date, paths, config, Path(paths.unit("features")))
     _prepare(config, feature_tables(spark, inputs), _shared_tables(paths))
@@ -131,6 +133,8 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
         folder.mkdir(parents=True)
         inputs = BuildInputs(plan.run_date, paths, config, folder / "work")
         inputs.workdir.mkdir()
+        if spark is not None:
+            size_shuffles(spark, paths.events, paths.samples)
         built = models.build(unit, spark, inputs)
         prepared = (
             [PreparedTables.load(_shared_tables(paths))] if models.uses_features(unit) else []

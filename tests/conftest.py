@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 pytest_plugins = ["tests.services"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+
+# Time limits per example fail on a busy machine, and on whatever imports something first.
+hypothesis_settings.register_profile("ferry", deadline=None)
+hypothesis_settings.load_profile("ferry")
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
