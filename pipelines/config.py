@@ -238,13 +238,13 @@ class EmbeddingMlpConfig(_Section):
     """Keras Embedding+MLP with its preprocessing inside the SavedModel."""
 
     enabled: bool = True
-    dimension: int = Field(16, ge=1)
+    dimension: int = Field(8, ge=1)
     hidden: tuple[int, ...] = (64, 32)
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(2, ge=1)
     batch_size: int = Field(512, ge=1)
-    learning_rate: float = Field(0.002, gt=0)
+    learning_rate: float = Field(0.001, gt=0)
     dropout: float = Field(0.2, ge=0, lt=1)
-    id_dropout: float = Field(0.1, ge=0, lt=1)
+    id_dropout: float = Field(0.3, ge=0, lt=1)
     max_vocabulary: int = Field(1_000_000, ge=1)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pyspark.ml.evaluation import RankingEvaluator
 from pyspark.sql import functions as sf
 
+from pipelines.errors import DataError
 from pipelines.evaluation.scores import require_finite
 from pipelines.models.interactions import seen_items
 
@@ -50,7 +51,7 @@ def ranking_metrics(lists: DataFrame, relevant: DataFrame) -> dict[str, float]:
     recall is divided by all relevant items. A user without a list counts 0.
 
     Raises:
-        DataError: a metric is not finite, because nobody has a relevant item.
+        DataError: `relevant` is empty, or a metric is not finite.
     """
     pairs = relevant.join(lists, "id", "left").select(
         sf.coalesce("items", sf.array().cast("array<int>")).cast("array<double>").alias("items"),
@@ -58,6 +59,8 @@ def ranking_metrics(lists: DataFrame, relevant: DataFrame) -> dict[str, float]:
     )
     pairs = pairs.cache()
     try:
+        if pairs.isEmpty():
+            raise DataError("no user of the holdout has a positive item that is new to them")
         metrics = {
             name: RankingEvaluator(
                 predictionCol="items", labelCol="relevant", metricName=metric, k=k

@@ -7,7 +7,6 @@ user and item, which already carry much of what a click model finds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,15 +82,10 @@ class _Means:
         return values
 
 
-def _batches(samples: ds.Dataset, *, holdout: bool) -> Iterator[pa.RecordBatch]:
-    chosen = ds.field(IS_HOLDOUT) == holdout
-    yield from samples.to_batches(columns=[USER_ID, ITEM_ID, LABEL], filter=chosen)
-
-
-def _label_sums(samples: ds.Dataset, column: str) -> pa.Table:
-    """Return `column`, label_sum and label_count of the training rows, batch by batch."""
+def label_sums(samples: ds.Dataset, column: str, chosen: ds.Expression | None) -> pa.Table:
+    """Return `column`, label_sum and label_count of the `chosen` rows, read batch by batch."""
     parts: list[pa.Table] = []
-    for batch in _batches(samples, holdout=False):
+    for batch in samples.to_batches(columns=[column, LABEL], filter=chosen):
         sums = pa.table(batch).group_by(column).aggregate([(LABEL, "sum"), (LABEL, "count")])
         parts.append(sums)
         if len(parts) == _MERGE_AFTER_BATCHES:
@@ -125,9 +119,10 @@ def score_baselines(samples_path: str) -> ScoreBaselines:
         DataError: there are no training or holdout samples, or one of them has only one label.
     """
     samples = ds.dataset(samples_path, format="parquet")
-    if samples.count_rows(filter=~ds.field(IS_HOLDOUT)) == 0:
+    training, holdout = ~ds.field(IS_HOLDOUT), ds.field(IS_HOLDOUT)
+    if samples.count_rows(filter=training) == 0:
         raise DataError(f"{samples_path}: no training samples")
-    sums = {column: _label_sums(samples, column) for column in (USER_ID, ITEM_ID)}
+    sums = {column: label_sums(samples, column, training) for column in (USER_ID, ITEM_ID)}
     positives, count = (
         pc.sum(sums[USER_ID][name]).as_py() for name in ("label_sum", "label_count")
     )
@@ -142,7 +137,7 @@ def score_baselines(samples_path: str) -> ScoreBaselines:
         means[column] = _Means(table[column].combine_chunks(), smoothed, base_rate)
 
     labels, scores = [np.empty(0)], [np.empty(0)]
-    for batch in _batches(samples, holdout=True):
+    for batch in samples.to_batches(columns=[USER_ID, ITEM_ID, LABEL], filter=holdout):
         labels.append(batch[LABEL].to_numpy())
         scores.append(means[USER_ID](batch[USER_ID]) + means[ITEM_ID](batch[ITEM_ID]) - base_rate)
     label, score = np.concatenate(labels), np.concatenate(scores)

@@ -79,7 +79,7 @@ def fit_embeddings(events: DataFrame, config: EmbeddingsConfig, seed: int) -> Em
 def _normalised(frame: DataFrame, key: str) -> DataFrame:
     """Return `key` and ``vector`` (array<float> of length 1), from a column of Spark's vectors."""
     unit = Normalizer(inputCol="vector", outputCol="unit").transform(frame)
-    return unit.select(key, vector_to_array("unit", "float32").alias("vector"))
+    return unit.select(key, vector_to_array(sf.col("unit"), "float32").alias("vector"))
 
 
 def _user_vectors(positives: DataFrame, items: DataFrame, half_life_days: float) -> DataFrame:
@@ -95,7 +95,7 @@ def _user_vectors(positives: DataFrame, items: DataFrame, half_life_days: float)
             TIMESTAMP,
             ITEM_ID,
             sf.pow(sf.lit(0.5), age / half_life_days).alias("weight"),
-            array_to_vector("vector").alias("vector"),
+            array_to_vector(sf.col("vector")).alias("vector"),
         )
         # Sums of floats depend on their order: it is made the data's own.
         .repartition(USER_ID)

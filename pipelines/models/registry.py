@@ -16,9 +16,6 @@ from pipelines.models.base import BuildInputs, Built
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_SHUFFLE_PARTITIONS = "spark.sql.shuffle.partitions"
-_PARTITIONS_PER_CORE = 2
-
 
 @dataclass(frozen=True)
 class _Builder:
@@ -71,8 +68,4 @@ def build(unit: Unit, spark: SparkSession | None, inputs: BuildInputs) -> Built:
         return build_unit(inputs)
     if spark is None:
         raise ValueError(f"{unit} is built by Spark: give it a session")
-    if not spark.sparkContext.getConf().contains(_SHUFFLE_PARTITIONS):
-        # Spark's 200, whatever the number of cores, made small data four times slower.
-        partitions = _PARTITIONS_PER_CORE * spark.sparkContext.defaultParallelism
-        spark.conf.set(_SHUFFLE_PARTITIONS, str(partitions))
     return build_unit(spark, inputs)

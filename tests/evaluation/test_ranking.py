@@ -1,0 +1,61 @@
+"""Ranking metrics against a direct computation."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pipelines.errors import DataError
+from pipelines.evaluation.ranking import NDCG, RECALL, coverage, holdout_users, ranking_metrics
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LISTS = "id int, items array<int>"
+RELEVANT = "id int, relevant array<int>"
+
+
+def directly(lists: dict[int, list[int]], relevant: dict[int, list[int]]) -> dict[str, float]:
+    ndcg, recall = [], []
+    for user, wanted in relevant.items():
+        items = lists.get(user, [])
+        gain = sum(1 / math.log2(i + 2) for i, item in enumerate(items[:10]) if item in wanted)
+        ndcg.append(gain / sum(1 / math.log2(i + 2) for i in range(min(10, len(wanted)))))
+        recall.append(len(set(items[:50]) & set(wanted)) / len(wanted))
+    return {NDCG: float(np.mean(ndcg)), RECALL: float(np.mean(recall))}
+
+
+def test_agree_with_a_direct_computation(spark: SparkSession) -> None:
+    rng = np.random.default_rng(5)
+    lists = {u: rng.permutation(200)[: rng.integers(0, 80)].tolist() for u in range(40)}
+    relevant = {u: rng.permutation(200)[: rng.integers(1, 30)].tolist() for u in range(45)}
+    measured = ranking_metrics(
+        spark.createDataFrame(list(lists.items()), LISTS),
+        spark.createDataFrame(list(relevant.items()), RELEVANT),
+    )
+    assert measured == pytest.approx(directly(lists, relevant))
+
+
+def test_nobody_to_evaluate_is_refused(spark: SparkSession) -> None:
+    with pytest.raises(DataError, match="no user of the holdout"):
+        ranking_metrics(spark.createDataFrame([], LISTS), spark.createDataFrame([], RELEVANT))
+
+
+def test_coverage_counts_each_item_once(spark: SparkSession) -> None:
+    lists = spark.createDataFrame([(1, [3, 4]), (2, [4, 5]), (3, [])], LISTS)
+    assert coverage(lists, 6) == 0.5
+
+
+def test_what_was_seen_in_training_is_not_relevant(spark: SparkSession) -> None:
+    schema = "user_id int, item int, is_positive boolean"
+    training = spark.createDataFrame([(1, 10, True), (1, 11, False), (2, 10, True)], schema)
+    holdout = spark.createDataFrame(
+        [(1, 11, True), (1, 12, True), (1, 13, False), (2, 10, True), (3, 10, True)], schema
+    )
+    rows = {row["id"]: row for row in holdout_users(training, holdout).collect()}
+    assert set(rows) == {1, 3}
+    assert (sorted(rows[1]["seen"]), rows[1]["relevant"]) == ([10, 11], [12])
+    assert (rows[3]["seen"], rows[3]["relevant"]) == ([], [10])
