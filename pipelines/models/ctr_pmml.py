@@ -69,7 +69,7 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     baselines = score_baselines(inputs.paths.samples)
     samples = _read(spark, inputs).cache()
     fitted = fit(samples.where(~samples[IS_HOLDOUT]), config)
-    scored = _score(fitted, samples.where(IS_HOLDOUT)).select(LABEL, "score").toArrow()
+    scored = score(fitted, samples.where(IS_HOLDOUT)).select(LABEL, "score").toArrow()
     metrics = score_metrics(scored[LABEL].to_numpy(), scored["score"].to_numpy(), baselines)
     for name, metric in metrics.items():
         log.info("ctr_pmml %s: %s", name, metric.describe())
@@ -149,7 +149,7 @@ def _genre_stages(names: Sequence[str]) -> list[_Stage]:
     ]
 
 
-def _score(model: PipelineModel, samples: DataFrame) -> DataFrame:
+def score(model: PipelineModel, samples: DataFrame) -> DataFrame:
     probability = vector_to_array(sf.col("probability"))[1]
     return model.transform(samples).withColumn("score", probability)
 
@@ -166,5 +166,5 @@ def _golden(
     frame = spark.createDataFrame([tuple(r.values()) for r in requests[:size]], schema)
     return [
         ScoredRequest(inputs={name: row[name] for name in INPUTS}, score=row["score"])
-        for row in _score(model, frame).select(*INPUTS, "score").collect()
+        for row in score(model, frame).select(*INPUTS, "score").collect()
     ]

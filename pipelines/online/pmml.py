@@ -4,19 +4,54 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 from py4j.protocol import Py4JError
 from pypmml import Model
 from pypmml.base import PMMLContext
-from pypmml.jvm import PMMLError
+from pypmml.jvm import PMMLError, Py4jGateway
 
 from pipelines.errors import DataError, ServiceError
 
 _SCORE = "probability(1)"
+_SECONDS_TO_END = 5.0
+
+
+class _Gateway(Py4jGateway):  # type: ignore[misc]
+    """pypmml's gateway, but one that keeps hold of its Java process and can so end it."""
+
+    def launch_gateway(
+        self, java_opts: list[str] | None = None, java_path: str | None = None
+    ) -> None:
+        """Start Java; it ends by itself when this process does."""
+        port, self._process = launch_gateway(
+            classpath=self.classpath,
+            javaopts=[*self.java_opts, *(java_opts or [])],
+            java_path=java_path,
+            die_on_exit=True,
+            return_proc=True,
+        )
+        Py4jGateway._gateway = JavaGateway(
+            gateway_parameters=GatewayParameters(port=port, auto_convert=True)
+        )
+        Py4jGateway._jvm = Py4jGateway._gateway.jvm
+
+    def shutdown(self) -> None:
+        """Stop Java and wait for its end."""
+        super().shutdown()
+        # Java waits for the end of its input, which only this process can close.
+        self._process.stdin.close()
+        try:
+            self._process.wait(_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
 
 class PmmlScorer:
@@ -42,6 +77,7 @@ class PmmlScorer:
             PmmlScorer._open += 1
         self._is_open = True
         try:
+            self._start()
             self._model = Model.fromFile(str(path))
             self._names = [str(name) for name in self._model.inputNames]
             outputs = [str(name) for name in self._model.outputNames]
@@ -56,6 +92,14 @@ class PmmlScorer:
         except BaseException:
             self.close()
             raise
+
+    @classmethod
+    def _start(cls) -> None:
+        with cls._lock:
+            if PMMLContext.gateway() is None:
+                gateway = _Gateway()
+                gateway.launch_gateway()
+                PMMLContext(gateway_instance=gateway)
 
     def close(self) -> None:
         """Let go of the model; the last one stops the Java process. May be called twice."""
