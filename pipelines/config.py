@@ -205,7 +205,7 @@ class RecsConfig(_Section):
     """Implicit-feedback ALS (Hu, Koren, Volinsky 2008) and the popularity list."""
 
     enabled: bool = True
-    rank: int = Field(64, ge=1)
+    rank: int = Field(32, ge=1)
     iterations: int = Field(10, ge=1)
     regularization: float = Field(0.1, gt=0)
     #: Confidence of a positive event is 1 + alpha.
@@ -218,7 +218,8 @@ class EmbeddingsConfig(_Section):
 
     enabled: bool = True
     dimension: int = Field(32, ge=1)
-    window: int = Field(10, ge=1)
+    #: Wide, since it is what people like together that matters, not the order in which they rate.
+    window: int = Field(50, ge=1)
     iterations: int = Field(10, ge=1)
     min_count: int = Field(2, ge=1)
     neighbours: int = Field(50, ge=1)

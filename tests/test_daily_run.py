@@ -1,0 +1,217 @@
+"""`make run`'s program on tiny data, under the real scheduler, and the client on its outcome."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from local.health import free_ports
+from pipelines.config import PROJECT_ROOT, UNITS
+
+RUN_DATE = "2026-03-05"
+USERS, ITEMS = 60, 60
+KINDS = (("Action", "Thriller"), ("Romance", "Drama"))
+RANKERS = ("embeddings", "pmml", "tf_serving")
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A Ferry of this test's own: folder, ports, configuration."""
+
+    environment: dict[str, str]
+    folder: Path
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *arguments],
+            env={**self.environment, **environment},
+            cwd=PROJECT_ROOT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def ferry(self, *arguments: str) -> Any:
+        """Return the JSON that a `ferry` command prints."""
+        result = self.run("pipelines.cli", *arguments, "--json")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
+
+
+def write_movielens(folder: Path) -> None:
+    """Two tastes: even users like even items. The last lines of the ratings are broken."""
+    rng = random.Random(7)
+    folder.mkdir()
+    with (folder / "movies.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["movieId", "title", "genres"])
+        for item in range(ITEMS):
+            genres = "|".join(KINDS[item % 2])
+            writer.writerow([item, f'"{item}", or the <b>Movie</b> ({1980 + item % 30})', genres])
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["userId", "movieId", "rating", "timestamp"])
+        newest = 1_600_000_000
+        for user in range(USERS):
+            items = rng.sample(range(ITEMS), 25)
+            items.sort(key=lambda item: rng.random() - 0.8 * (item % 2 == user % 2))
+            for position, item in enumerate(items):
+                likes = item % 2 == user % 2
+                rating = rng.choice([4.0, 4.5, 5.0] if likes else [0.5, 1.0, 2.0])
+                writer.writerow([user, item, rating, newest - position * 86_400 - user])
+        writer.writerow([1, 2, "many", newest])
+        writer.writerow([1, 2, 9.5, newest])
+        writer.writerow([1, 2])
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    folder = tmp_path_factory.mktemp("ferry")
+    write_movielens(folder / "movielens")
+    config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
+    config["models"] = {
+        "recs": {"rank": 8, "iterations": 5, "list_size": 10},
+        "embeddings": {"dimension": 8, "iterations": 3, "neighbours": 10},
+        "ctr_pmml": {"iterations": 10},
+        "embedding_mlp": {"dimension": 4, "hidden": [8], "epochs": 2, "batch_size": 64},
+    }
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
+    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
+    installed = Installation(
+        {
+            **keep,
+            "FERRY_HOME": str(folder / "home"),
+            "FERRY_CONFIG": str(folder / "pipeline.yaml"),
+            **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
+        },
+        folder,
+    )
+    try:
+        yield installed
+    finally:
+        down = installed.run("local", "down")
+        assert down.returncode == 0, down.stderr
+
+
+@pytest.fixture(scope="module")
+def first_run(installation: Installation) -> subprocess.CompletedProcess[str]:
+    data = f"--data={installation.folder / 'movielens'}"
+    return installation.run("local", "run", data, f"--run-date={RUN_DATE}")
+
+
+@pytest.fixture(scope="module")
+def released(
+    installation: Installation, first_run: subprocess.CompletedProcess[str]
+) -> Installation:
+    assert first_run.returncode == 0, first_run.stdout + first_run.stderr
+    return installation
+
+
+def test_the_run_ends_with_what_went_live(first_run: subprocess.CompletedProcess[str]) -> None:
+    output = first_run.stdout
+    assert first_run.returncode == 0, output + first_run.stderr
+    for unit in UNITS:
+        assert unit in output
+    assert "ndcg_at_10" in output
+    assert "popularity" in output, "no baseline stands beside the metric"
+    assert "progress" in output or "rows" in output
+    assert "Try next" in output
+
+
+def test_every_unit_is_live_with_this_runs_version(released: Installation) -> None:
+    status = {unit["unit"]: unit for unit in released.ferry("status")}
+    assert set(status) == set(UNITS)
+    assert {unit["live"]["version"] for unit in status.values()} == {202603050001}
+    assert "AVAILABLE" in str(status["embedding_mlp"]["replicas"])
+
+
+def test_users_get_items_of_their_taste(released: Installation) -> None:
+    for user in (10, 11):
+        answer = released.ferry("recommend", str(user), "--count", "5")
+        assert len(answer["items"]) == 5
+        assert all(item["title"] for item in answer["items"])
+        taste = [int(item["item_id"]) % 2 == user % 2 for item in answer["items"]]
+        assert sum(taste) >= 4, answer
+
+
+def test_similar_items_are_of_the_same_kind(released: Installation) -> None:
+    answer = released.ferry("similar", "4", "--count", "5")
+    assert sum(int(item["item_id"]) % 2 == 0 for item in answer["items"]) >= 4
+    scores = [item["score"] for item in answer["items"]]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_every_way_of_ranking_knows_the_taste(released: Installation) -> None:
+    answers = released.ferry("rank", "10", "3", "4", "5", "6", "--by", "all")
+    assert set(answers) == set(RANKERS)
+    for method, answer in answers.items():
+        ranked = [int(item["item_id"]) for item in answer["items"]]
+        assert set(ranked[:2]) == {4, 6}, (method, answer)
+
+
+def test_strangers_get_an_answer(released: Installation) -> None:
+    assert released.ferry("recommend", "no such user")["items"]
+    assert "unknown" in released.ferry("similar", "no such item")["note"]
+    answers = released.ferry("rank", "no such user", "4", "no such item")
+    for method in ("pmml", "tf_serving"):
+        assert len(answers[method]["items"]) == 2
+        assert all(item["score"] is not None for item in answers[method]["items"])
+
+
+def test_bad_rows_are_quarantined_and_counted(released: Installation) -> None:
+    home = Path(released.environment["FERRY_HOME"])
+    summary = json.loads((home / "lake/runs/202603050001/ingest.json").read_text())
+    assert sum(summary["quarantined"].values()) == 3
+    accounted = summary["accepted"] + 3 + summary["exact_duplicates"]
+    assert summary["input_rows"] == accounted
+
+
+def test_data_survive_down_and_up(released: Installation) -> None:
+    before = released.ferry("recommend", "10")
+    assert released.run("local", "down").returncode == 0
+    refused = released.run("pipelines.cli", "recommend", "10")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("ferry: Redis at 127.0.0.1:")
+    assert refused.stderr.count("\n") == 1
+    assert released.run("local", "services").returncode == 0
+    assert released.ferry("recommend", "10") == before
+    assert released.ferry("rank", "10", "3", "4")["tf_serving"]["items"]
+
+
+def test_bad_data_fails_the_run_in_one_line_and_keeps_what_is_live(released: Installation) -> None:
+    before = released.ferry("status")
+    config = yaml.safe_load(Path(released.environment["FERRY_CONFIG"]).read_text())
+    config["data"]["events"]["columns"]["rating"] = "stars"
+    broken = released.folder / "broken.yaml"
+    broken.write_text(yaml.safe_dump(config))
+    data = f"--data={released.folder / 'movielens'}"
+    result = released.run("local", "run", data, f"--run-date={RUN_DATE}", FERRY_CONFIG=str(broken))
+    assert result.returncode == 1
+    assert "ingest failed" in result.stdout
+    assert "stars" in result.stdout
+    assert released.ferry("status") == before
+
+
+def test_a_config_typo_is_one_line(installation: Installation) -> None:
+    typo = installation.folder / "typo.yaml"
+    typo.write_text("sede: 1\n")
+    result = installation.run("local", "run", FERRY_CONFIG=str(typo))
+    assert result.returncode == 1
+    assert f"{typo}: " in result.stderr
+    assert "Traceback" not in result.stderr
