@@ -23,8 +23,10 @@ from ferry_tasks import (
     skip_unless_planned,
 )
 
-SPARK_UNITS = ("recs", "embeddings", "ctr_pmml")
-KERAS_UNITS = ("embedding_mlp",)
+from pipelines.config import Unit
+
+SPARK_UNITS: tuple[Unit, ...] = ("recs", "embeddings", "ctr_pmml")
+KERAS_UNITS: tuple[Unit, ...] = ("embedding_mlp",)
 
 DOC = """
 ### Daily retraining
@@ -96,19 +98,17 @@ def daily_retraining() -> None:
         dag_run = context["dag_run"]
         with ferry_task() as settings:
             from pipelines import steps
-            from pipelines.run import resolve_run_date
+            from pipelines.run import resolve_run_date, run_type_of
 
             run_date = resolve_run_date(
                 context["params"]["run_date"], context.get("data_interval_end"), dag_run.run_after
             )
-            run_type = {"scheduled": "scheduled", "backfill": "backfill"}.get(
-                dag_run.run_type, "manual"
-            )
+            run_type = run_type_of(dag_run.run_type)
             plan = steps.plan_run(settings, run_date, run_type, dag_run.run_id)
         return plan.model_dump(mode="json")
 
     @task(execution_timeout=timedelta(hours=4))
-    def build_keras(unit: str, plan: dict[str, Any]) -> None:
+    def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
         skip_unless_planned(plan, unit)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         with ferry_task() as settings:
@@ -118,7 +118,7 @@ def daily_retraining() -> None:
             steps.build_step(None, settings, RunPlan.model_validate(plan), unit)
 
     @task(execution_timeout=timedelta(minutes=15))
-    def activate(unit: str, plan: dict[str, Any]) -> dict[str, Any]:
+    def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
         skip_unless_planned(plan, unit)
         with ferry_task() as settings:
             from pipelines import steps
@@ -141,7 +141,7 @@ def daily_retraining() -> None:
             steps.require_success(summary)
         return summary.model_dump(mode="json")
 
-    plan = plan_run()
+    plan: Any = plan_run()
     ingest = FerrySparkOperator(task_id="ingest", step="ingest")
     features = FerrySparkOperator(task_id="features", step="features")
     plan >> ingest >> features
@@ -150,7 +150,8 @@ def daily_retraining() -> None:
     for unit in (*SPARK_UNITS, *KERAS_UNITS):
 
         @task_group(group_id=unit)
-        def release(unit: str = unit) -> None:
+        def release(unit: Unit = unit) -> None:
+            build: Any
             if unit in KERAS_UNITS:
                 build = build_keras.override(task_id="build")(unit, plan)
             else:

@@ -14,7 +14,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from pipelines.config import PROJECT_ROOT
+from pipelines.config import PROJECT_ROOT, Unit
 from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError
 
 PLAN_TASK = "plan"
@@ -91,7 +91,7 @@ class FerrySparkOperator(SparkSubmitOperator):
     the task's error.
     """
 
-    def __init__(self, *, step: str, unit: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, step: str, unit: Unit | None = None, **kwargs: Any) -> None:
         plan = "{{ ti.xcom_pull(task_ids='" + PLAN_TASK + "') | tojson }}"
         super().__init__(
             application=str(_SPARK_APP),
@@ -139,7 +139,7 @@ class FerrySparkOperator(SparkSubmitOperator):
         raise AirflowException(message) from error
 
 
-def skip_unless_planned(plan: dict[str, Any], unit: str | None) -> None:
+def skip_unless_planned(plan: dict[str, Any], unit: Unit | None) -> None:
     """Skip a unit's task in a run that does not build the unit."""
     if unit is not None and unit not in plan["units"]:
         raise AirflowSkipException(f"{unit} is not enabled in this run's configuration")

@@ -54,6 +54,15 @@ def resolve_run_date(
     return (data_interval_end or run_after).astimezone(UTC).date()
 
 
+def run_type_of(airflow_run_type: str) -> RunType:
+    """Return what kind of run it is; whatever a person or another system started is manual."""
+    match airflow_run_type:
+        case "scheduled" | "backfill":
+            return airflow_run_type
+        case _:
+            return "manual"
+
+
 def end_of_day(run_date: date) -> datetime:
     """Return the first instant (UTC) that a run for `run_date` must not see."""
     return datetime.combine(run_date + timedelta(days=1), time.min, tzinfo=UTC)

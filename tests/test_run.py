@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
-from pipelines.run import end_of_day, make_version, parse_version, resolve_run_date
+from pipelines.run import (
+    end_of_day,
+    make_version,
+    parse_version,
+    resolve_run_date,
+    run_type_of,
+)
 
 INTERVAL_END = datetime(2026, 3, 5, 3, tzinfo=UTC)
 AFTER = datetime(2026, 3, 6, 14, 37, tzinfo=UTC)
@@ -71,3 +77,16 @@ def test_other_numbers_are_no_versions(number: int) -> None:
 
 def test_end_of_day_is_exclusive() -> None:
     assert end_of_day(date(2026, 2, 28)) == datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("airflow", "ours"),
+    [
+        ("scheduled", "scheduled"),
+        ("backfill", "backfill"),
+        ("manual", "manual"),
+        ("asset_triggered", "manual"),
+    ],
+)
+def test_run_types(airflow: str, ours: str) -> None:
+    assert run_type_of(airflow) == ours

@@ -150,6 +150,7 @@ def _genre_stages(names: Sequence[str]) -> list[_Stage]:
 
 
 def score(model: PipelineModel, samples: DataFrame) -> DataFrame:
+    """Return `samples` with ``score`` (double): the probability of a positive rating."""
     probability = vector_to_array(sf.col("probability"))[1]
     return model.transform(samples).withColumn("score", probability)
 

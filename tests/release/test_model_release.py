@@ -45,8 +45,8 @@ def saved_model(folder: Path, weight: float) -> Path:
     """Export a model with Ferry's signature: score = weight * user_rating_mean, 0 if missing."""
     import tensorflow as tf
 
-    class Model(tf.Module):
-        @tf.function(
+    class Model(tf.Module):  # type: ignore[misc]
+        @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
                 {
                     name: tf.TensorSpec(

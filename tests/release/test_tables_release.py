@@ -231,7 +231,7 @@ def test_a_redis_that_refuses_is_named_also_by_the_executors(
     spark: SparkSession, context: ReleaseContext, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
     manifest = build(spark, context, tmp_path, 1)
-    before = redis_client.config_get("maxmemory")["maxmemory"]
+    before = redis_client.config_get("maxmemory")["maxmemory"] or "0"
     redis_client.config_set("maxmemory", "1")
     try:
         with pytest.raises(ServiceError, match=r"Redis at 127\.0\.0\.1:\d+: .*maxmemory"):
