@@ -18,6 +18,7 @@ from rich.table import Table
 from pipelines.config import UNITS, Settings, load_pipeline_config, load_settings
 from pipelines.errors import ConfigError, FerryError
 from pipelines.logs import configure_logging
+from pipelines.models.base import Metric
 
 app = typer.Typer(
     help="Carries recommendation models from training to serving.",
@@ -129,22 +130,21 @@ def status(as_json: JsonFlag = False) -> None:
     if as_json:
         _print_json([{**u.model_dump(mode="json"), **metrics.get(u.unit, {})} for u in units])
         return
-    table = Table("unit", "live version", "data to", "since (UTC)", "Redis", "replicas", "metrics")
     for unit in units:
         if unit.live is None:
-            table.add_row(unit.unit, "nothing yet", *[""] * 5)
+            _console.print(f"[bold]{unit.unit}[/]: nothing is live yet")
             continue
-        details = metrics.get(unit.unit, {})
-        table.add_row(
-            unit.unit,
-            str(unit.live.version),
-            details.get("run_date", "?"),
-            f"{unit.live.since:%Y-%m-%d %H:%M:%S}",
-            f"{sum(unit.rows.values()):,} rows, {unit.redis_bytes / 1e6:.1f} MB",
-            escape("\n".join(f"{name} {state}" for name, state in unit.replicas.items())),
-            escape("\n".join(details.get("described", []))),
+        details = metrics[unit.unit]
+        _console.print(
+            f"[bold]{unit.unit}[/] {unit.live.version}, live since "
+            f"{unit.live.since:%Y-%m-%d %H:%M:%S} UTC, data to {details['run_date']}"
         )
-    _console.print(table)
+        lines = [f"{sum(unit.rows.values()):,} rows, {unit.redis_bytes / 1e6:.1f} MB in Redis"]
+        lines += [f"{name}: {state}" for name, state in unit.replicas.items()]
+        for name, metric in details["metrics"].items():
+            lines.append(f"{name} {Metric.model_validate(metric).describe()}")
+        for line in lines:
+            _console.print(f"  {escape(line)}")
 
 
 def _live_metrics(settings: Settings, versions: dict[str, int]) -> dict[str, dict[str, Any]]:
@@ -158,7 +158,6 @@ def _live_metrics(settings: Settings, versions: dict[str, int]) -> dict[str, dic
         details[unit] = {
             "run_date": manifest.run_date.isoformat(),
             "metrics": {name: m.model_dump() for name, m in manifest.metrics.items()},
-            "described": [f"{name} {m.describe()}" for name, m in manifest.metrics.items()],
         }
     return details
 
@@ -180,18 +179,18 @@ def _print_answer(answer: BaseModel, heading: str, as_json: bool) -> None:
     if as_json:
         _print_json(content)
         return
+    has_scores = any(item["score"] is not None for item in content["items"])
     table = Table(
-        "",
-        "item",
-        "title",
-        "score",
+        *["", "item", "title", *(["score"] if has_scores else [])],
         title=f"{content['unit']} {content['version']} {escape(heading)}",
         title_justify="left",
     )
     for position, item in enumerate(content["items"], start=1):
-        score = "" if item["score"] is None else f"{item['score']:.4f}"
         title = escape(item["title"] or "(not in the catalogue)")
-        table.add_row(str(position), escape(item["item_id"]), title, score)
+        cells = [str(position), escape(item["item_id"]), title]
+        if has_scores:
+            cells.append("" if item["score"] is None else f"{item['score']:.4f}")
+        table.add_row(*cells)
     if content["items"]:
         _console.print(table)
     if content["note"]:
