@@ -20,6 +20,8 @@ _CONF = {
     "spark.sql.adaptive.enabled": "true",
     # The lake has one small file a day: without this each would become a task of its own.
     "spark.sql.files.openCostInBytes": "65536",
+    # By default Spark lists each of its folders in a task of its own: minutes for years of days.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }

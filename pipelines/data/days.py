@@ -25,7 +25,6 @@ from pipelines.data.files import SparkFiles
 ROWS_PER_FILE = 2_000_000
 #: What one task writes at least; with less, more tasks would only cost more.
 _ROWS_PER_TASK = 50_000
-_LISTING_TASKS = 16
 
 
 def held_days(files: SparkFiles, table: str) -> set[date]:
@@ -37,14 +36,7 @@ def held_days(files: SparkFiles, table: str) -> set[date]:
 
 def read_days(spark: SparkSession, table: str, schema: StructType) -> DataFrame:
     """Return the rows of all days of `table`, with the partition column."""
-    # By default Spark lists each folder in a task of its own: minutes for years of days.
-    key = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
-    before = str(spark.conf.get(key))
-    spark.conf.set(key, str(_LISTING_TASKS))
-    try:
-        return spark.read.schema(StructType([*schema, StructField(DAY, DateType())])).parquet(table)
-    finally:
-        spark.conf.set(key, before)
+    return spark.read.schema(StructType([*schema, StructField(DAY, DateType())])).parquet(table)
 
 
 def delete_day(files: SparkFiles, table: str, day: date) -> None:
