@@ -63,6 +63,63 @@ ends red in `finish`, which names the failed ones and what is live instead.
 """
 
 
+@task(task_id=PLAN_TASK, execution_timeout=timedelta(minutes=5))
+def plan_run() -> dict[str, Any]:
+    """Decide the run date and reserve the version."""
+    context = get_current_context()
+    dag_run = context["dag_run"]
+    with ferry_task() as settings:
+        from pipelines import steps
+        from pipelines.run import resolve_run_date, run_type_of
+
+        run_date = resolve_run_date(
+            context["params"]["run_date"], context.get("data_interval_end"), dag_run.run_after
+        )
+        run_type = run_type_of(dag_run.run_type)
+        plan = steps.plan_run(settings, run_date, run_type, dag_run.run_id)
+    return plan.model_dump(mode="json")
+
+
+@task(execution_timeout=timedelta(hours=4))
+def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
+    """Build a unit that needs no Spark."""
+    skip_unless_planned(plan, unit)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with ferry_task() as settings:
+        from pipelines import steps
+        from pipelines.run import RunPlan
+
+        steps.build_step(None, settings, RunPlan.model_validate(plan), unit)
+
+
+@task(execution_timeout=timedelta(minutes=15))
+def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
+    """Make a unit's version live; skipped, with the reason, if it may not be."""
+    skip_unless_planned(plan, unit)
+    with ferry_task() as settings:
+        from pipelines import steps
+        from pipelines.run import RunPlan
+
+        activation = steps.activate_step(settings, RunPlan.model_validate(plan), unit)
+    if activation.outcome == "refused":
+        raise AirflowSkipException(activation.reason)
+    return activation.model_dump(mode="json")
+
+
+@task(trigger_rule=TriggerRule.ALL_DONE, retries=0, execution_timeout=timedelta(minutes=5))
+def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
+    """Write the summary, and fail if a unit failed."""
+    if plan is None:
+        raise AirflowFailException("the run was not planned: see the error of task plan")
+    with ferry_task() as settings:
+        from pipelines import steps
+        from pipelines.run import RunPlan
+
+        summary = steps.finish_step(settings, RunPlan.model_validate(plan))
+        steps.require_success(summary)
+    return summary.model_dump(mode="json")
+
+
 @dag(
     dag_id="daily_retraining",
     doc_md=DOC,
@@ -91,56 +148,6 @@ ends red in `finish`, which names the failed ones and what is live instead.
 )
 def daily_retraining() -> None:
     """Wire the run."""
-
-    @task(task_id=PLAN_TASK, execution_timeout=timedelta(minutes=5))
-    def plan_run() -> dict[str, Any]:
-        context = get_current_context()
-        dag_run = context["dag_run"]
-        with ferry_task() as settings:
-            from pipelines import steps
-            from pipelines.run import resolve_run_date, run_type_of
-
-            run_date = resolve_run_date(
-                context["params"]["run_date"], context.get("data_interval_end"), dag_run.run_after
-            )
-            run_type = run_type_of(dag_run.run_type)
-            plan = steps.plan_run(settings, run_date, run_type, dag_run.run_id)
-        return plan.model_dump(mode="json")
-
-    @task(execution_timeout=timedelta(hours=4))
-    def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
-        skip_unless_planned(plan, unit)
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with ferry_task() as settings:
-            from pipelines import steps
-            from pipelines.run import RunPlan
-
-            steps.build_step(None, settings, RunPlan.model_validate(plan), unit)
-
-    @task(execution_timeout=timedelta(minutes=15))
-    def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
-        skip_unless_planned(plan, unit)
-        with ferry_task() as settings:
-            from pipelines import steps
-            from pipelines.run import RunPlan
-
-            activation = steps.activate_step(settings, RunPlan.model_validate(plan), unit)
-        if activation.outcome == "refused":
-            raise AirflowSkipException(activation.reason)
-        return activation.model_dump(mode="json")
-
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, execution_timeout=timedelta(minutes=5))
-    def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
-        if plan is None:
-            raise AirflowFailException("the run was not planned: see the error of task plan")
-        with ferry_task() as settings:
-            from pipelines import steps
-            from pipelines.run import RunPlan
-
-            summary = steps.finish_step(settings, RunPlan.model_validate(plan))
-            steps.require_success(summary)
-        return summary.model_dump(mode="json")
-
     plan: Any = plan_run()
     ingest = FerrySparkOperator(task_id="ingest", step="ingest")
     features = FerrySparkOperator(task_id="features", step="features")
