@@ -1,7 +1,7 @@
 # Two commands do everything: `make run` and `make test`. `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run up down status test lint clean
+.PHONY: help setup run up services down status test lint clean
 
 # Java as set-up found it, for everything that starts Spark.
 WITH_JAVA = JAVA_HOME="$$(cat .venv/java-home)"
@@ -29,6 +29,9 @@ run: setup ## Run the daily DAG for one run date, from data to serving
 
 up: setup ## Start the services and Airflow, with the DAG on its daily schedule
 	@$(LOCAL) up
+
+services: setup ## Start the services alone: enough for the ferry commands
+	@$(LOCAL) services
 
 down: ## Stop Airflow and the services; their data stay
 	@if [[ -x .venv/bin/python ]]; then $(LOCAL) down; else echo 'nothing is set up'; fi

@@ -1,4 +1,4 @@
-"""The command behind the Makefile: `python -m local up|down|status|run|clean|airflow`."""
+"""The command behind the Makefile: `python -m local up|services|down|status|run|clean|airflow`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,12 @@ def up() -> None:
     _say(f"DAG:      {DAG_ID}, on its daily schedule")
     if not (stack.home.lake / "landing").exists():
         _say("data:     none yet; 'ferry data --help' and 'make run' bring some in")
+
+
+@app.command()
+def services() -> None:
+    """Start the services alone: enough for the `ferry` commands, without Airflow."""
+    Stack(load_home(), _say).services_up()
 
 
 @app.command()
