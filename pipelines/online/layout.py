@@ -55,6 +55,12 @@ class TableMeta(BaseModel):
     id_type: IdType = "int64"
     dtype: Literal["float16", "float32"] = "float16"
     dimension: int = 0
+    #: Bytes of all ids and packed values; 0 where it was not measured.
+    payload_bytes: int = 0
+    #: The longest id or packed value in bytes; 0 where it was not measured.
+    longest: int = 0
+    #: Of all rows, in hex (see :mod:`pipelines.online.buckets`); None for tables made before it.
+    checksum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,13 +106,13 @@ def pack_ids(ids: Sequence[ItemId], id_type: IdType) -> bytes:
     """
     if id_type == "int64":
         return np.asarray(ids, dtype="<i8").tobytes()
-    parts = []
-    for text in ids:
-        encoded = str(text).encode()
-        if len(encoded) > MAX_ID_BYTES:
-            raise ValueError(f"id of {len(encoded)} bytes is longer than {MAX_ID_BYTES}")
-        parts.append(struct.pack("<H", len(encoded)) + encoded)
-    return b"".join(parts)
+    return b"".join(_pack_id(str(text).encode()) for text in ids)
+
+
+def _pack_id(encoded: bytes) -> bytes:
+    if len(encoded) > MAX_ID_BYTES:
+        raise ValueError(f"id of {len(encoded)} bytes is longer than {MAX_ID_BYTES}")
+    return len(encoded).to_bytes(2, "little") + encoded
 
 
 def unpack_ids(packed: bytes, id_type: IdType) -> list[int] | list[str]:
@@ -148,24 +154,40 @@ def unpack(packed: bytes, meta: TableMeta) -> Value:
     return packed.decode()
 
 
+def utf8_column(texts: pa.Array) -> list[bytes]:
+    """Return a column of strings without nulls as the UTF-8 bytes that Arrow already holds."""
+    _, offsets_buffer, data = texts.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    if data is None or not len(texts):
+        return [b""] * len(texts)
+    flat = data.slice(offsets[0], offsets[-1] - offsets[0]).to_pybytes()
+    return _cut(flat, (offsets[1:] - offsets[0]).tolist())
+
+
+def _cut(flat: bytes, ends: list[int]) -> list[bytes]:
+    return [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
 def pack_column(values: pa.Array, meta: TableMeta) -> list[bytes]:
     """Pack a column of values at once.
 
     `values` is list<int64>, list<string>, list<float> or string, without nulls, according to
     ``meta.kind``; one packed value for each row comes back.
+
+    Raises:
+        ValueError: a string id is longer than 65,535 bytes.
     """
     if meta.kind == "text":
-        return [text.encode() for text in values.to_pylist()]
-    if meta.kind == "ids" and meta.id_type == "string":
-        return [pack_ids(ids, "string") for ids in values.to_pylist()]
-    dtype = "<i8" if meta.kind == "ids" else _dtype(meta)
+        return utf8_column(values)
     # flatten() honours the slice of a record batch, where .values would not.
+    ends = np.cumsum(values.value_lengths().to_numpy(zero_copy_only=False))
+    if meta.kind == "ids" and meta.id_type == "string":
+        packed = [_pack_id(text) for text in utf8_column(values.flatten())]
+        starts = [0, *ends[:-1].tolist()]
+        return [b"".join(packed[s:e]) for s, e in zip(starts, ends.tolist(), strict=True)]
+    dtype = "<i8" if meta.kind == "ids" else _dtype(meta)
     flat = values.flatten().to_numpy(zero_copy_only=False).astype(dtype, copy=False).tobytes()
-    width = np.dtype(dtype).itemsize
-    ends = np.cumsum(values.value_lengths().to_numpy(zero_copy_only=False)) * width
-    return [
-        flat[start:end] for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
-    ]
+    return _cut(flat, (ends * np.dtype(dtype).itemsize).tolist())
 
 
 def within_float16(stored: NDArray[np.float64], original: NDArray[np.float64]) -> bool:

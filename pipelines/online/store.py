@@ -18,7 +18,9 @@ from redis.retry import Retry
 
 from pipelines.config import Settings
 from pipelines.errors import ReleaseError, ServiceError
-from pipelines.online.layout import Keys, TableMeta, Value, bucket_of, pack_column, unpack
+from pipelines.online import bulk
+from pipelines.online.buckets import Bucket, pack_buckets
+from pipelines.online.layout import Keys, TableMeta, Value, bucket_of, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,8 +30,10 @@ R = TypeVar("R")
 
 _TIMEOUT_SECONDS = 10.0
 _RETRIES = 3
-#: Buckets per round trip: large enough to hide latency, small enough for Redis's output buffer.
-_BUCKETS_PER_PIPELINE = 512
+#: Buckets per round trip: enough to hide latency, and few enough that others are served between.
+_BUCKETS_AT_ONCE = 256
+#: Bytes of whole buckets per round trip.
+_READ_BYTES = 4 << 20
 
 # Moves the pointer in one step, so that no reader and no second writer sees it half-way.
 # ARGV: version, since, expected live version ('' for none), '1' to allow going back.
@@ -210,79 +214,117 @@ class OnlineStore:
         return {k.decode(): TableMeta.model_validate_json(v) for k, v in raw.items()}
 
     @_explained
-    def write_batch(self, unit: str, version: int, meta: TableMeta, batch: pa.RecordBatch) -> int:
-        """Write rows (``bucket`` int, ``id`` string, ``value``), sorted by bucket; return how many.
+    def write_batch(
+        self,
+        unit: str,
+        version: int,
+        meta: TableMeta,
+        batch: pa.RecordBatch,
+        *,
+        replace: bool = False,
+    ) -> int:
+        """Write rows (``bucket`` int32, ``id`` string, ``value``), sorted by bucket.
 
-        Writing the same rows again changes nothing: values under a version are immutable.
+        Writing the same rows again changes nothing: values under a version are immutable. With
+        `replace` each bucket that the batch has rows of, then all of them, is put in the stored
+        one's place in one step: for keys that may be read meanwhile. Returns the rows written.
         """
+        key = self._bucket_keys(unit, version, meta)
+        encode = bulk.replace_bucket if replace else bulk.set_bucket
+        bulk.stream(
+            self._redis,
+            lambda: (encode(key(bucket.number), bucket) for bucket in pack_buckets(batch, meta)),
+        )
+        return int(batch.num_rows)
+
+    def _bucket_keys(self, unit: str, version: int, meta: TableMeta) -> Callable[[int], bytes]:
         keys = self.keys(unit)
-        buckets = batch.column("bucket").to_numpy(zero_copy_only=False)
-        ids = batch.column("id").to_pylist()
-        values = pack_column(batch.column("value"), meta)
-        pipeline = self._redis.pipeline(transaction=False)
-        start = 0
-        for end in range(1, len(ids) + 1):
-            if end < len(ids) and buckets[end] == buckets[start]:
-                continue
-            arguments: list[str | bytes] = []
-            for position in range(start, end):
-                arguments += (ids[position], values[position])
-            key = keys.bucket(meta.name, version, int(buckets[start]))
-            pipeline.hset(key, items=arguments)
-            start = end
-            if len(pipeline) >= _BUCKETS_PER_PIPELINE:
-                pipeline.execute()
-        pipeline.execute()
-        return len(ids)
+        return lambda bucket: keys.bucket(meta.name, version, bucket).encode()
+
+    def _each_bucket(
+        self,
+        unit: str,
+        version: int,
+        meta: TableMeta,
+        command: tuple[bytes, ...],
+        buckets: Sequence[int] | None = None,
+        at_once: int = _BUCKETS_AT_ONCE,
+        options: tuple[bytes, ...] = (),
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (bucket, reply) of a command on each bucket's key, `at_once` in a pipeline."""
+        key = self._bucket_keys(unit, version, meta)
+        numbers: Sequence[int] = range(meta.buckets) if buckets is None else buckets
+        for start in range(0, len(numbers), at_once):
+            some = numbers[start : start + at_once]
+            commands = [bulk.command(*command, key(bucket), *options) for bucket in some]
+            yield from zip(some, bulk.execute(self._redis, commands), strict=True)
 
     @_explained
     def count_rows(self, unit: str, version: int, meta: TableMeta) -> int:
         """Count a table's entities, bucket by bucket."""
-        total = 0
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in self.keys(unit).buckets(meta, version):
-            pipeline.hlen(key)
-            if len(pipeline) >= _BUCKETS_PER_PIPELINE:
-                total += sum(pipeline.execute())
-        return total + int(sum(pipeline.execute()))
+        return sum(rows for _, rows in self._each_bucket(unit, version, meta, (b"HLEN",)))
+
+    def read_buckets(
+        self, unit: str, version: int, meta: TableMeta, buckets: Sequence[int]
+    ) -> Iterator[Bucket]:
+        """Yield whole buckets as they are stored; one that is not there has no rows.
+
+        What is under way at once is bounded by the table's mean size of a bucket.
+        """
+        mean = max(1, meta.payload_bytes // meta.buckets)
+        at_once = max(1, min(_BUCKETS_AT_ONCE, _READ_BYTES // mean))
+        replies = self._each_bucket(unit, version, meta, (b"HGETALL",), buckets, at_once)
+        while (found := self._next(replies)) is not None:
+            number, reply = found
+            # RESP3 answers with a map, RESP2 with a flat list.
+            fields = (
+                reply if isinstance(reply, dict) else dict(zip(*[iter(reply)] * 2, strict=True))
+            )
+            yield Bucket(number, list(fields), list(fields.values()))
 
     @_explained
+    def _next(self, replies: Iterator[tuple[int, Any]]) -> tuple[int, Any] | None:
+        return next(replies, None)
+
     def read(
         self, unit: str, version: int, meta: TableMeta, ids: Sequence[str]
     ) -> dict[str, Value]:
         """Return the values of those `ids` that the table has, in one round trip."""
+        packed = self.read_packed(unit, version, meta, ids)
+        return {entity_id: unpack(value, meta) for entity_id, value in packed.items()}
+
+    @_explained
+    def read_packed(
+        self, unit: str, version: int, meta: TableMeta, ids: Sequence[str]
+    ) -> dict[str, bytes]:
+        """Return like :meth:`read`, but the values as they are stored."""
         keys = self.keys(unit)
         pipeline = self._redis.pipeline(transaction=False)
         for entity_id in ids:
             key = keys.bucket(meta.name, version, bucket_of(entity_id, meta.buckets))
             pipeline.hget(key, entity_id)
         packed: list[Any] = pipeline.execute()
-        return {
-            entity_id: unpack(value, meta)
-            for entity_id, value in zip(ids, packed, strict=True)
-            if value is not None
-        }
+        return {i: value for i, value in zip(ids, packed, strict=True) if value is not None}
 
     @_explained
     def memory_of(self, unit: str, version: int, meta: TableMeta) -> int:
-        """Return the bytes that a table takes in Redis."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in self.keys(unit).buckets(meta, version):
-            pipeline.memory_usage(key, samples=0)
-        return sum(size or 0 for size in pipeline.execute())
+        """Return the bytes that a table takes in Redis, by its own account (MEMORY USAGE)."""
+        sizes = self._each_bucket(
+            unit, version, meta, (b"MEMORY", b"USAGE"), options=(b"SAMPLES", b"0")
+        )
+        return sum(size or 0 for _, size in sizes)
 
     @_explained
-    def unlink_tables(self, unit: str, version: int) -> None:
-        """Remove a version's tables by enumeration, descriptions last."""
-        keys = self.keys(unit)
-        pipeline = self._redis.pipeline(transaction=False)
-        for meta in self.table_meta(unit, version).values():
-            for key in keys.buckets(meta, version):
-                pipeline.unlink(key)
-                if len(pipeline) >= _BUCKETS_PER_PIPELINE:
-                    pipeline.execute()
-        pipeline.unlink(keys.meta(version))
-        pipeline.execute()
+    def unlink_tables(self, unit: str, version: int, tables: Sequence[TableMeta] = ()) -> None:
+        """Remove a version's tables by enumeration, descriptions last.
+
+        `tables` are those of a version that was never completed, so that Redis does not know them.
+        """
+        known = {meta.name: meta for meta in tables} | self.table_meta(unit, version)
+        for meta in known.values():
+            for _ in self._each_bucket(unit, version, meta, (b"UNLINK",)):
+                pass
+        self._redis.unlink(self.keys(unit).meta(version))
 
 
 def parse_feature_row(text: str, names: Sequence[str]) -> dict[str, Any]:
