@@ -268,6 +268,8 @@ class ReleaseConfig(_Section):
     bucket_size: int = Field(32, ge=1, le=512)
     golden_size: int = Field(32, ge=1)
     load_timeout_seconds: float = Field(180.0, gt=0)
+    #: Share of Redis's `maxmemory` that staging leaves free.
+    memory_reserve: float = Field(0.05, ge=0, lt=1)
 
 
 class PipelineConfig(_Section):

@@ -39,6 +39,12 @@ class VerificationError(ReleaseError):
     retryable = False
 
 
+class CapacityError(ReleaseError):
+    """A version does not fit into Redis. Not retried: somebody has to make room."""
+
+    retryable = False
+
+
 #: Errors of the program itself: the same call fails again, so nothing is gained by a retry.
 PROGRAMMING_ERRORS = (ImportError, NameError, AttributeError, TypeError, SyntaxError)
 

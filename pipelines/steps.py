@@ -21,7 +21,9 @@ from pipelines.models.base import BuildInputs, Metric
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.publish import publish
-from pipelines.release.stage import bring_model, load_model, stage_tables
+from pipelines.release.runners import SparkRunner
+from pipelines.release.stage import bring_model, load_model
+from pipelines.release.stage_tables import stage_tables
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import SAVED_MODEL, verify_version
 from pipelines.run import RunPlan, RunType
@@ -159,7 +161,9 @@ def stage_step(spark: SparkSession, settings: Settings, plan: RunPlan, unit: Uni
             log.info("%s is not staged: %s", unit, reason)
             return
         if manifest.tables:
-            stage_tables(spark, context, manifest)
+            staged = stage_tables(context, manifest, SparkRunner(spark))
+            log.info("staged: memory: %s", staged.memory)
+            log.info("staged: %s", staged.describe())
         if manifest.files_below(SAVED_MODEL):
             bring_model(context, manifest)
             load_model(context, manifest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import redis
 from pydantic import BaseModel, ConfigDict
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from pipelines.config import Settings
@@ -213,7 +213,6 @@ class OnlineStore:
         raw = cast(dict[bytes, bytes], self._redis.hgetall(self.keys(unit).meta(version)))
         return {k.decode(): TableMeta.model_validate_json(v) for k, v in raw.items()}
 
-    @_explained
     def write_batch(
         self,
         unit: str,
@@ -225,17 +224,32 @@ class OnlineStore:
     ) -> int:
         """Write rows (``bucket`` int32, ``id`` string, ``value``), sorted by bucket.
 
+        As :meth:`write_buckets`; returns how many rows.
+        """
+        self.write_buckets(unit, version, meta, lambda: pack_buckets(batch, meta), replace=replace)
+        return int(batch.num_rows)
+
+    @_explained
+    def write_buckets(
+        self,
+        unit: str,
+        version: int,
+        meta: TableMeta,
+        buckets: Callable[[], Iterable[Bucket]],
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Write buckets while `buckets` makes them; it is called again if the connection fails.
+
         Writing the same rows again changes nothing: values under a version are immutable. With
-        `replace` each bucket that the batch has rows of, then all of them, is put in the stored
-        one's place in one step: for keys that may be read meanwhile. Returns the rows written.
+        `replace`, for keys that may be read meanwhile, a bucket with exactly these rows takes the
+        place of the stored one in one step: so it must be whole.
         """
         key = self._bucket_keys(unit, version, meta)
         encode = bulk.replace_bucket if replace else bulk.set_bucket
         bulk.stream(
-            self._redis,
-            lambda: (encode(key(bucket.number), bucket) for bucket in pack_buckets(batch, meta)),
+            self._redis, lambda: (encode(key(bucket.number), bucket) for bucket in buckets())
         )
-        return int(batch.num_rows)
 
     def _bucket_keys(self, unit: str, version: int, meta: TableMeta) -> Callable[[int], bytes]:
         keys = self.keys(unit)
@@ -313,6 +327,20 @@ class OnlineStore:
             unit, version, meta, (b"MEMORY", b"USAGE"), options=(b"SAMPLES", b"0")
         )
         return sum(size or 0 for _, size in sizes)
+
+    @_explained
+    def memory_info(self) -> dict[str, Any]:
+        """Return what ``INFO memory`` says; which fields there are depends on the server."""
+        return self._redis.info("memory")
+
+    @_explained
+    def hash_limits(self) -> dict[str, int] | None:
+        """Return the server's ``hash-max-…`` settings, or None where CONFIG is forbidden."""
+        try:
+            found = cast(dict[str, str], self._redis.config_get("hash-max-*"))
+        except ResponseError:
+            return None
+        return {name: int(value) for name, value in found.items() if value.isdigit()}
 
     @_explained
     def unlink_tables(self, unit: str, version: int, tables: Sequence[TableMeta] = ()) -> None:

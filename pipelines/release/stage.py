@@ -1,22 +1,17 @@
-"""Staging: a sealed version is put online beside what is live, where no reader looks yet."""
+"""Staging, the model half: a version is loaded beside what is live, where no reader looks yet."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from pipelines.config import Settings
-from pipelines.errors import FerryError, VerificationError, find_in_text
-from pipelines.online.layout import TableMeta
-from pipelines.online.store import OnlineStore, Pointer
+from pipelines.errors import FerryError
+from pipelines.online.store import Pointer
 from pipelines.progress import progress
 from pipelines.release.context import ReleaseContext
-from pipelines.release.manifest import FileEntry, Manifest
-from pipelines.release.objects import Credentials, ObjectStore
+from pipelines.release.manifest import Manifest
 from pipelines.release.serving_config import (
     CANARY,
     STABLE,
@@ -26,94 +21,8 @@ from pipelines.release.serving_config import (
     with_model,
 )
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
 _CONFIG_LOCK = "model server configuration"
 _LOCK_SECONDS = 600
-_BATCH_ROWS = 16_384
-
-
-class _PartWriter(NamedTuple):
-    """Writes one Parquet part to Redis; travels to the executors, so it holds plain values."""
-
-    redis_url: str
-    redis_prefix: str
-    s3_endpoint_url: str | None
-    bucket: str
-    credentials: Credentials | None
-    unit: str
-    version: int
-
-    def write(self, meta: TableMeta, key: str, entry: FileEntry) -> int:
-        """Download, verify and write one part; return its rows."""
-        import pyarrow.parquet as pq
-
-        objects = ObjectStore(self.s3_endpoint_url, self.bucket, self.credentials)
-        online = OnlineStore(self.redis_url, self.redis_prefix)
-        rows = 0
-        try:
-            with tempfile.TemporaryDirectory(prefix="ferry-part-") as folder:
-                path = Path(folder) / "part.parquet"
-                objects.download(key, path, entry)
-                for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS):
-                    rows += online.write_batch(self.unit, self.version, meta, batch)
-        finally:
-            online.close()
-        return rows
-
-
-def stage_tables(spark: SparkSession, context: ReleaseContext, manifest: Manifest) -> None:
-    """Write a version's tables to Redis, from the executors; described there when complete.
-
-    Raises:
-        VerificationError: Redis holds another number of rows than the manifest says.
-    """
-    settings, online = context.settings, context.online
-    writer = _PartWriter(
-        settings.redis_url.get_secret_value(),
-        settings.redis_prefix,
-        settings.s3_endpoint_url,
-        settings.bucket,
-        Credentials.current(),
-        manifest.unit,
-        manifest.version,
-    )
-    parts = [
-        (meta, context.registry.key(manifest.unit, manifest.version, entry.name), entry)
-        for meta in manifest.tables
-        for entry in manifest.table_parts(meta.name)
-    ]
-    written = spark.sparkContext.accumulator(0)
-
-    def write(part: tuple[TableMeta, str, FileEntry]) -> None:
-        written.add(writer.write(*part))
-
-    rdd = spark.sparkContext.parallelize(parts, len(parts))
-    total = sum(meta.rows for meta in manifest.tables)
-    with progress(f"publish {manifest.unit} to Redis", total) as advance:
-        seen = 0
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            job = pool.submit(rdd.foreach, write)
-            while not job.done():
-                wait([job], timeout=0.5)
-                advance(written.value - seen)
-                seen = written.value
-        try:
-            job.result()
-        except Exception as error:
-            if ours := find_in_text(str(error)):
-                raise ours from error
-            raise
-
-    for meta in manifest.tables:
-        stored = online.count_rows(manifest.unit, manifest.version, meta)
-        if stored != meta.rows:
-            raise VerificationError(
-                f"{manifest.unit} {manifest.version}, table {meta.name}: Redis at "
-                f"{online.address} holds {stored} rows of {meta.rows}"
-            )
-    online.write_meta(manifest.unit, manifest.version, manifest.tables)
 
 
 def bring_model(context: ReleaseContext, manifest: Manifest) -> Path:

@@ -7,7 +7,8 @@ the executors write to Redis from, now or whenever Redis must be rebuilt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +18,21 @@ from pydantic import BaseModel, ConfigDict
 from pipelines.config import IdType
 from pipelines.errors import DataError
 from pipelines.models.base import Table
+from pipelines.online.buckets import TableSum, pack_buckets, sum_buckets, whole_buckets
 from pipelines.online.layout import TableMeta, bucket_count
 from pipelines.release.manifest import GoldenTable
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
 
 _ROWS_PER_PART = 50_000
 _MAX_PARTS = 200
 _INDEX = "tables.json"
+# Rows that are packed at once: enough for Arrow to pay off, few enough to stay in the cache.
+_MAX_BATCH_ROWS = 4096
+_MIN_BATCH_ROWS = 16
+_BATCH_BYTES = 8 << 20
 
 
 class _Index(BaseModel):
@@ -115,7 +122,41 @@ def _prepare(
         id_type=item_id_type,
         dimension=dimension,
     )
-    return meta, GoldenTable(table=table.name, rows=sample)
+    paths = sorted((folder / table.name).glob("*.parquet"))
+    total = _sum_parts(table.frame.sparkSession, paths, meta)
+    if total.rows != rows:
+        raise DataError(f"table {table.name}: {total.rows} rows were written of {rows}")
+    sealed = meta.model_copy(
+        update={
+            "payload_bytes": total.payload_bytes,
+            "longest": total.longest,
+            "checksum": total.hex,
+        }
+    )
+    return sealed, GoldenTable(table=table.name, rows=sample)
+
+
+def _sum_parts(spark: SparkSession, paths: Sequence[Path], meta: TableMeta) -> TableSum:
+    """Sum up a table on the executors, from the files that it will be written to Redis from."""
+
+    def sum_part(path: str) -> TableSum:
+        batches = part_batches(Path(path))
+        return sum_buckets(bucket for batch in batches for bucket in pack_buckets(batch, meta))
+
+    parts = spark.sparkContext.parallelize([str(path) for path in paths], max(1, len(paths)))
+    return functools.reduce(TableSum.plus, parts.map(sum_part).collect(), TableSum())
+
+
+def part_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield a part's rows in batches of whole buckets, of some megabytes at most."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+        size = sum(group.total_byte_size for group in groups)
+        fitting = _BATCH_BYTES * file.metadata.num_rows // max(1, size)
+        rows = max(_MIN_BATCH_ROWS, min(_MAX_BATCH_ROWS, fitting))
+        yield from whole_buckets(file.iter_batches(rows))
 
 
 def _sample(frame: DataFrame, size: int) -> dict[str, list[int] | list[str] | list[float] | str]:

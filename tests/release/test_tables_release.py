@@ -12,14 +12,15 @@ import pytest
 import redis
 
 from pipelines.config import ReleaseConfig, Settings
-from pipelines.errors import DataError, ReleaseError, ServiceError, VerificationError
+from pipelines.errors import CapacityError, DataError, ReleaseError, ServiceError, VerificationError
 from pipelines.models.base import Built, Metric, Table
 from pipelines.online.client import FerryClient
 from pipelines.release.activate import activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.manifest import Manifest
 from pipelines.release.publish import publish
-from pipelines.release.stage import stage_tables
+from pipelines.release.runners import SparkRunner
+from pipelines.release.stage_tables import stage_tables
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import verify_version
 from pipelines.run import RunPlan, make_version
@@ -72,7 +73,7 @@ def build(spark: SparkSession, context: ReleaseContext, folder: Path, attempt: i
 
 def release(spark: SparkSession, context: ReleaseContext, folder: Path, attempt: int) -> Manifest:
     manifest = build(spark, context, folder, attempt)
-    stage_tables(spark, context, manifest)
+    stage_tables(context, manifest, SparkRunner(spark))
     assert activate(context, manifest).outcome == "live"
     return manifest
 
@@ -118,7 +119,7 @@ def test_wrong_answers_keep_the_old_version_live(
 ) -> None:
     first = release(spark, context, tmp_path, 1)
     second = build(spark, context, tmp_path, 2)
-    stage_tables(spark, context, second)
+    stage_tables(context, second, SparkRunner(spark))
     golden = context.registry.golden(second, tmp_path)
     rows = next(t.rows for t in golden.tables if t.table == "user_items")
     spoil(context, second, next(iter(rows)))
@@ -148,7 +149,7 @@ def test_a_disagreement_after_the_switch_goes_back(
     first = release(spark, context, tmp_path, 1)
     former = context.online.pointer("recs")
     second = build(spark, context, tmp_path, 2)
-    stage_tables(spark, context, second)
+    stage_tables(context, second, SparkRunner(spark))
     golden = context.registry.golden(second, tmp_path)
     user = next(iter(next(t.rows for t in golden.tables if t.table == "user_items")))
 
@@ -173,7 +174,7 @@ def test_the_first_version_ever_goes_back_to_nothing(
     spark: SparkSession, context: ReleaseContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = build(spark, context, tmp_path, 1)
-    stage_tables(spark, context, manifest)
+    stage_tables(context, manifest, SparkRunner(spark))
     golden = context.registry.golden(manifest, tmp_path)
     user = next(iter(next(t.rows for t in golden.tables if t.table == "user_items")))
     switch = context.online.switch
@@ -193,7 +194,7 @@ def test_an_older_version_is_refused_with_the_reason(
     spark: SparkSession, context: ReleaseContext, tmp_path: Path
 ) -> None:
     older = build(spark, context, tmp_path, 1)
-    stage_tables(spark, context, older)
+    stage_tables(context, older, SparkRunner(spark))
     newer = release(spark, context, tmp_path, 2)
     activation = activate(context, older)
     assert activation.outcome == "refused"
@@ -206,7 +207,7 @@ def test_staging_and_activating_again_change_nothing(
 ) -> None:
     manifest = release(spark, context, tmp_path, 1)
     pointer = context.online.pointer("recs")
-    stage_tables(spark, context, manifest)
+    stage_tables(context, manifest, SparkRunner(spark))
     assert activate(context, manifest).reason.endswith("already live")
     assert context.online.pointer("recs") == pointer
     assert len(context.registry.history("recs")) == 1
@@ -222,7 +223,7 @@ def test_a_corrupt_artifact_is_not_staged(
         context.registry.key("recs", manifest.version, part.name), "spoiled"
     )
     with pytest.raises(ReleaseError, match=r"^object storage at .*titles.*SHA-256 differs"):
-        stage_tables(spark, context, manifest)
+        stage_tables(context, manifest, SparkRunner(spark))
     assert context.online.table_meta("recs", manifest.version) == {}
     assert context.online.pointer("recs") is None
 
@@ -231,16 +232,29 @@ def test_a_redis_that_refuses_is_named_also_by_the_executors(
     spark: SparkSession, context: ReleaseContext, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
     manifest = build(spark, context, tmp_path, 1)
-    before = redis_client.config_get("maxmemory")["maxmemory"] or "0"
-    redis_client.config_set("maxmemory", "1")
+    redis_client.config_set("min-replicas-to-write", "1")
     try:
-        with pytest.raises(ServiceError, match=r"Redis at 127\.0\.0\.1:\d+: .*maxmemory"):
-            stage_tables(spark, context, manifest)
+        with pytest.raises(ServiceError, match=r"Redis at 127\.0\.0\.1:\d+: .*replicas"):
+            stage_tables(context, manifest, SparkRunner(spark))
+    finally:
+        redis_client.config_set("min-replicas-to-write", "0")
+    assert context.online.table_meta("recs", manifest.version) == {}
+    stage_tables(context, manifest, SparkRunner(spark))
+    assert activate(context, manifest).outcome == "live"
+
+
+def test_a_version_that_does_not_fit_is_refused_before_anything_is_written(
+    spark: SparkSession, context: ReleaseContext, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    manifest = build(spark, context, tmp_path, 1)
+    before = redis_client.config_get("maxmemory")["maxmemory"] or "0"
+    redis_client.config_set("maxmemory", redis_client.info("memory")["used_memory"] + 1000)
+    try:
+        with pytest.raises(CapacityError, match=r"needed, .* free of maxmemory .*ferry retention"):
+            stage_tables(context, manifest, SparkRunner(spark))
     finally:
         redis_client.config_set("maxmemory", before)
-    assert context.online.table_meta("recs", manifest.version) == {}
-    stage_tables(spark, context, manifest)
-    assert activate(context, manifest).outcome == "live"
+    assert not any(b":recs:" in key for key in redis_client.keys())
 
 
 def test_an_unsealed_version_does_not_exist(context: ReleaseContext) -> None:
