@@ -24,6 +24,8 @@ _LISTPACK_HEADER = 11
 _DICT_BYTES = 96
 _DICT_ENTRY = 24
 _STRING_HEADER = 6
+#: Of a row's mean payload, what is taken for the id where values differ in length.
+_SHORT_ID = 4
 
 Rounding = Callable[[int], int]
 
@@ -104,9 +106,11 @@ def _listpack(meta: TableMeta, rows: int, rounded: Rounding) -> int:
 def _hashtable(meta: TableMeta, rows: int, rounded: Rounding) -> int:
     """Return the bytes of a hash table with two strings an entry, at worst half-way of a resize."""
     slots = 1 << max(2, (rows - 1).bit_length())
-    # Two strings share the mean payload of a row: how, matters little to the rounding.
-    half = round(_row_bytes(meta) / 2)
-    row = rounded(_DICT_ENTRY) + 2 * rounded(half + _STRING_HEADER)
+    mean = round(_row_bytes(meta))
+    value = max(0, min(meta.longest, mean - _SHORT_ID))
+    entity_id = mean - value
+    strings = rounded(entity_id + _STRING_HEADER) + rounded(value + _STRING_HEADER)
+    row = rounded(_DICT_ENTRY) + strings
     return rounded(_DICT_BYTES) + rounded(slots * 12) + rows * row
 
 
