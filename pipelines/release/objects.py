@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from pipelines.config import Settings
 from pipelines.errors import ReleaseError, ServiceError
@@ -22,7 +32,18 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 _CHUNK = 1 << 20
-_TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=16 << 20)
+_PART_BYTES = 16 << 20
+_TRANSFER = TransferConfig(multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES)
+_ATTEMPTS = 4
+#: The name under which a document carries its own SHA-256.
+_SHA256 = "sha256"
+# boto3 retries a request, but not the reading of an answer's body.
+_READING = Retrying(
+    retry=retry_if_exception_type((IncompleteReadError, ReadTimeoutError, ResponseStreamingError)),
+    stop=stop_after_attempt(_ATTEMPTS),
+    wait=wait_exponential(0.1),
+    reraise=True,
+)
 
 
 class Credentials(NamedTuple):
@@ -42,13 +63,38 @@ class Credentials(NamedTuple):
         return cls(frozen.access_key or "", frozen.secret_key or "", frozen.token)
 
 
+class FileSums(NamedTuple):
+    """A file's size in bytes, its SHA-256 in hex, and the ETags that S3 may give it.
+
+    A server gives the MD5 of the whole, or, for an upload in parts, the MD5 of the parts' MD5s
+    with their number behind it (Amazon's way).
+    """
+
+    size: int
+    sha256: str
+    etags: frozenset[str]
+
+
+def sums_of(path: Path) -> FileSums:
+    """Return a file's sums, reading it once, piece by piece."""
+    sha256, whole = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    parts: list[bytes] = []
+    size = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PART_BYTES):
+            size += len(piece)
+            sha256.update(piece)
+            whole.update(piece)
+            parts.append(hashlib.md5(piece, usedforsecurity=False).digest())
+    combined = hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
+    etags = frozenset((whole.hexdigest(), f"{combined}-{len(parts)}"))
+    return FileSums(size, sha256.hexdigest(), etags)
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hex, reading it piece by piece."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ObjectStore:
@@ -63,7 +109,7 @@ class ObjectStore:
         config = Config(
             connect_timeout=5,
             read_timeout=60,
-            retries={"mode": "standard", "max_attempts": 4},
+            retries={"mode": "standard", "max_attempts": _ATTEMPTS},
             # S3 servers other than Amazon's need not know the newer checksum headers; Ferry
             # verifies its own SHA-256 of everything.
             request_checksum_calculation="when_required",
@@ -97,54 +143,102 @@ class ObjectStore:
             self._client.head_bucket(Bucket=self.bucket)
 
     def upload(self, path: Path, key: str, name: str, advance: Advance | None = None) -> FileEntry:
-        """Upload a file and check that all of it arrived; `name` is its name in the manifest."""
-        entry = FileEntry(name=name, size=path.stat().st_size, sha256=sha256_of(path))
+        """Upload a file and verify what arrived; `name` is its name in the manifest.
+
+        By the ETag, where it is one that can be computed here; else (encryption with KMS, another
+        part size) by reading the object back.
+        """
+        sums = sums_of(path)
         with self._explained(key):
             self._client.upload_file(
                 str(path), self.bucket, key, Config=_TRANSFER, Callback=advance
             )
-            stored = self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
-        if stored != entry.size:
+            stored = self._client.head_object(Bucket=self.bucket, Key=key)
+        if stored["ContentLength"] != sums.size:
             raise ServiceError(
-                f"object storage at {self.address}, {key}: {stored} bytes arrived of {entry.size}"
+                f"object storage at {self.address}, {key}: {stored['ContentLength']} bytes arrived "
+                f"of {sums.size}"
             )
-        return entry
+        if stored["ETag"].strip('"') not in sums.etags and self._read_back(key) != sums.sha256:
+            raise ServiceError(
+                f"object storage at {self.address}, {key}: what arrived differs from what was sent "
+                "(SHA-256 differs)"
+            )
+        return FileEntry(name=name, size=sums.size, sha256=sums.sha256)
+
+    def _read_back(self, key: str) -> str:
+        def read() -> str:
+            digest = hashlib.sha256()
+            body = self._client.get_object(Bucket=self.bucket, Key=key)["Body"]
+            for piece in body.iter_chunks(_CHUNK):
+                digest.update(piece)
+            return digest.hexdigest()
+
+        with self._explained(key):
+            return _READING.copy()(read)
 
     def download(self, key: str, target: Path, entry: FileEntry) -> None:
-        """Download a file and verify its SHA-256; nothing is left behind if it differs.
+        """Download a file; `target` appears when its SHA-256 has been verified, or not at all.
 
         Raises:
             ReleaseError: the content is not what the manifest sealed.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._explained(key):
-            self._client.download_file(self.bucket, key, str(target), Config=_TRANSFER)
-        if sha256_of(target) != entry.sha256:
-            target.unlink()
-            raise ReleaseError(
-                f"object storage at {self.address}, {key}: the content is not what the manifest "
-                "sealed (SHA-256 differs): the version is corrupt"
-            )
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        try:
+            with self._explained(key):
+                self._client.download_file(self.bucket, key, str(temporary), Config=_TRANSFER)
+            if sha256_of(temporary) != entry.sha256:
+                raise ReleaseError(
+                    f"object storage at {self.address}, {key}: the content is not what the "
+                    "manifest sealed (SHA-256 differs): the version is corrupt"
+                )
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def put_text(self, key: str, text: str) -> None:
-        """Write a small document in one request: it is whole or absent."""
+        """Write a small document in one request, which the server verifies: whole or absent."""
+        body = text.encode()
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
         with self._explained(key):
             self._client.put_object(
                 Bucket=self.bucket,
                 Key=key,
-                Body=text.encode(),
+                Body=body,
                 ContentType="application/json",
+                ContentMD5=base64.b64encode(digest).decode(),
+                Metadata={_SHA256: hashlib.sha256(body).hexdigest()},
             )
 
     def get_text(self, key: str) -> str | None:
-        """Return a small document, or None if it does not exist."""
+        """Return a small JSON document, or None if it does not exist.
+
+        Raises:
+            ReleaseError: it is not what :meth:`put_text` wrote, or no JSON.
+        """
+
+        def read() -> tuple[bytes, str | None]:
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            return answer["Body"].read(), answer["Metadata"].get(_SHA256)
+
         try:
             with self._explained(key):
-                return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read().decode()
+                body, written = _READING.copy()(read)
         except ServiceError as error:
             if _is_missing(error.__cause__):
                 return None
             raise
+        try:
+            # Not every server keeps the metadata of an object.
+            if written and hashlib.sha256(body).hexdigest() != written:
+                raise ValueError("SHA-256 differs from when it was written")
+            json.loads(text := body.decode())
+        except ValueError as error:
+            raise ReleaseError(
+                f"object storage at {self.address}, {key}: the document is corrupt: {error}"
+            ) from error
+        return text
 
     def delete(self, key: str) -> None:
         """Delete one object; one that does not exist is no error."""
