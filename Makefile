@@ -1,7 +1,7 @@
 # Two commands do everything: `make run` and `make test`. `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run up services down status test lint clean
+.PHONY: help setup run up services down status test bench lint clean
 
 # Java as set-up found it, for everything that starts Spark.
 WITH_JAVA = JAVA_HOME="$$(cat .venv/java-home)"
@@ -41,6 +41,10 @@ status: setup ## Show what is running, and where
 
 test: setup ## Run all tests
 	@$(WITH_JAVA) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+bench: setup ## Measure publishing to Redis and lookups meanwhile (some minutes)
+	@.venv/bin/python -m benchmarks.publish
+	@.venv/bin/python -m benchmarks.lookup
 
 lint: setup ## Check style and types
 	@.venv/bin/ruff check .

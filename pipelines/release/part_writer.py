@@ -84,11 +84,12 @@ class PartWriter(NamedTuple):
             with tempfile.TemporaryDirectory(prefix="ferry-part-") as folder:
                 path = Path(folder) / "part.parquet"
                 objects.download(part.key, path, part.entry)
-                return self._write(online, part.meta, path)
+                return self.write_file(online, part.meta, path)
         finally:
             online.close()
 
-    def _write(self, online: OnlineStore, meta: TableMeta, path: Path) -> PartReport:
+    def write_file(self, online: OnlineStore, meta: TableMeta, path: Path) -> PartReport:
+        """Write and read back one part that is on this machine, and verified."""
         started = time.monotonic()
         sums: dict[int, TableSum] = {}
         sample: dict[str, bytes] = {}

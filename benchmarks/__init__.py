@@ -1,0 +1,1 @@
+"""Benchmarks: each starts services of its own, measures in one run, and writes its figures."""
