@@ -157,19 +157,21 @@ def score_baselines(samples_path: str) -> ScoreBaselines:
     )
 
 
-def score_metrics(
-    labels: NDArray[np.float64], scores: NDArray[np.float64], baselines: ScoreBaselines
-) -> dict[str, Metric]:
-    """Return AUC and log-loss of holdout scores [n], each with its baselines.
+def score_values(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, float]:
+    """Return AUC and log-loss of holdout scores [n].
 
     Raises:
         DataError: a score, and so a metric, is not finite.
     """
-    from pipelines.models.base import Metric
-
     if not np.isfinite(scores).all():
         raise DataError(f"{int((~np.isfinite(scores)).sum())} holdout scores are not finite")
-    values = require_finite({"auc": auc(labels, scores), "log_loss": log_loss(labels, scores)})
+    return require_finite({"auc": auc(labels, scores), "log_loss": log_loss(labels, scores)})
+
+
+def score_metrics(values: dict[str, float], baselines: ScoreBaselines) -> dict[str, Metric]:
+    """Return what :func:`score_values` measured, with the baselines beside it."""
+    from pipelines.models.base import Metric
+
     return {
         "auc": Metric(value=values["auc"], baselines=baselines.auc),
         "log_loss": Metric(

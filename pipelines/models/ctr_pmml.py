@@ -9,9 +9,10 @@ can't relate them to the candidate.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyspark.ml import Pipeline
+from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
 from pyspark.ml.feature import (
     Imputer,
@@ -27,7 +28,7 @@ from pyspark.sql.types import StructType
 
 from pipelines.config import CtrPmmlConfig
 from pipelines.errors import DataError
-from pipelines.evaluation.scores import score_baselines, score_metrics
+from pipelines.evaluation.scores import score_baselines, score_metrics, score_values
 from pipelines.features.schema import (
     GENRES,
     IS_HOLDOUT,
@@ -39,11 +40,12 @@ from pipelines.features.schema import (
 )
 from pipelines.models.base import BuildInputs, Built, ScoredRequest
 from pipelines.models.pmml_export import export_pmml
+from pipelines.models.stored import EVALUATION, tidy_spark_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pyspark.ml import Estimator, PipelineModel, Transformer
+    from pyspark.ml import Estimator, Transformer
     from pyspark.sql import DataFrame, SparkSession
 
     _Stage = Estimator[Any] | Transformer
@@ -68,9 +70,10 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     config, path = inputs.config.models.ctr_pmml, inputs.workdir / "model.pmml"
     baselines = score_baselines(inputs.paths.samples)
     samples = _read(spark, inputs).cache()
-    fitted = fit(samples.where(~samples[IS_HOLDOUT]), config)
-    scored = score(fitted, samples.where(IS_HOLDOUT)).select(LABEL, "score").toArrow()
-    metrics = score_metrics(scored[LABEL].to_numpy(), scored["score"].to_numpy(), baselines)
+    kept = inputs.workdir / EVALUATION
+    fit(samples.where(~samples[IS_HOLDOUT]), config).save(str(kept))
+    tidy_spark_files(kept)
+    metrics = score_metrics(_measure(samples, kept), baselines)
     for name, metric in metrics.items():
         log.info("ctr_pmml %s: %s", name, metric.describe())
 
@@ -81,9 +84,24 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     return Built(
         metrics=metrics,
         params=config.model_dump(exclude={"enabled"}),
-        files={path.name: path},
+        files={path.name: path, EVALUATION: kept},
         golden=golden,
     )
+
+
+def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> dict[str, float]:
+    """Return the metrics of the fit in `folder`, of this or another run, on this run's holdout.
+
+    Raises:
+        DataError: a score is not finite.
+    """
+    return _measure(_read(spark, inputs), folder)
+
+
+def _measure(samples: DataFrame, folder: Path) -> dict[str, float]:
+    model = PipelineModel.load(str(folder))
+    scored = score(model, samples.where(IS_HOLDOUT)).select(LABEL, "score").toArrow()
+    return score_values(scored[LABEL].to_numpy(), scored["score"].to_numpy())
 
 
 def _read(spark: SparkSession, inputs: BuildInputs) -> DataFrame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 # Both before TensorFlow is imported: its start-up lines, and sums whose order differs by CPU.
@@ -20,11 +21,18 @@ import pyarrow.dataset as ds
 import tensorflow as tf
 
 from pipelines.config import EmbeddingMlpConfig
-from pipelines.evaluation.scores import score_baselines, score_metrics
+from pipelines.evaluation.scores import score_baselines, score_metrics, score_values
 from pipelines.models.base import BuildInputs, Built
 from pipelines.models.ranker_data import HOLDOUT, TRAINING, Samples, Statistics
 from pipelines.models.ranker_inputs import embedded, numbers, raw_inputs
-from pipelines.models.saved_model import export_saved_model, golden_requests
+from pipelines.models.saved_model import (
+    SCORE,
+    SIGNATURE,
+    export_saved_model,
+    golden_requests,
+    write_saved_model,
+)
+from pipelines.models.stored import EVALUATION
 from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS
 from pipelines.progress import progress
 
@@ -48,7 +56,9 @@ def build(inputs: BuildInputs) -> Built:
     baselines = score_baselines(inputs.paths.samples)
     samples = Samples(inputs.paths.samples)
     fitted = train(samples, TRAINING, config, seed, "embedding_mlp, to evaluate")
-    metrics = score_metrics(*predict(fitted, samples), baselines)
+    kept = inputs.workdir / EVALUATION
+    write_saved_model(fitted, kept)
+    metrics = score_metrics(evaluate_stored(inputs, kept), baselines)
     for name, metric in metrics.items():
         log.info("embedding_mlp %s: %s", name, metric.describe())
 
@@ -60,9 +70,19 @@ def build(inputs: BuildInputs) -> Built:
     return Built(
         metrics=metrics,
         params={**config.model_dump(mode="json", exclude={"enabled"}), "seed": seed},
-        files={"saved_model": folder},
+        files={"saved_model": folder, EVALUATION: kept},
         golden=golden_requests(released, rows, size),
     )
+
+
+def evaluate_stored(inputs: BuildInputs, folder: Path) -> dict[str, float]:
+    """Return the metrics of the SavedModel in `folder`, of this or another run, on this holdout.
+
+    Raises:
+        DataError: a score is not finite.
+    """
+    loaded = tf.saved_model.load(str(folder))
+    return score_values(*predict(loaded.signatures[SIGNATURE], Samples(inputs.paths.samples)))
 
 
 def make_model(statistics: Statistics, config: EmbeddingMlpConfig, seed: int) -> keras.Model:
@@ -124,10 +144,10 @@ def _dataset(
     ).prefetch(4)
 
 
-def predict(model: keras.Model, samples: Samples) -> tuple[Any, Any]:
-    """Return labels and scores of the holdout, both [n] float64."""
+def predict(signature: Any, samples: Samples) -> tuple[Any, Any]:
+    """Return labels and a signature's scores of the holdout, both [n] float64."""
     labels, scores = [], []
     for columns, label in _dataset(samples, HOLDOUT, _SCORED_AT_ONCE):
         labels.append(label.numpy())
-        scores.append(np.asarray(model(columns, training=False)))
+        scores.append(signature(**columns)[SCORE].numpy())
     return np.concatenate(labels).astype(float), np.concatenate(scores).astype(float)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,25 +17,15 @@ import pyarrow as pa
 from pyspark.sql import functions as sf
 
 from pipelines.errors import DataError
-from pipelines.evaluation.ranking import (
-    EVALUATED_LENGTH,
-    RECALL,
-    holdout_users,
-    ranking_metrics,
-)
+from pipelines.evaluation.ranking import EVALUATED_LENGTH, RECALL, ranking_metrics
 from pipelines.features.schema import IS_HOLDOUT, ITEM_ID, USER_ID
 from pipelines.models.base import BuildInputs, Built, Metric, Table
-from pipelines.models.interactions import (
-    ITEM,
-    by_user_and_item,
-    number_ids,
-    read_catalogue,
-    read_events,
-    titles,
-)
-from pipelines.models.item2vec import Embeddings, fit_embeddings
+from pipelines.models.interactions import ITEM, number_ids, read_events, titles
+from pipelines.models.item2vec import fit_embeddings
 from pipelines.models.popularity import popularity
+from pipelines.models.stored import EVALUATION
 from pipelines.models.topn import Candidates, top_unseen
+from pipelines.models.vector_fit import ListHoldout, VectorFit, list_holdout
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -54,8 +45,8 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     """
     config, seed = inputs.config.models.embeddings, inputs.config.seed
     events = read_events(spark, inputs).cache()
-    training = fit_embeddings(events.where(~events[IS_HOLDOUT]), config, seed)
-    metrics = _evaluate(spark, inputs, events, training)
+    kept = inputs.workdir / EVALUATION
+    metrics = _evaluate(spark, inputs, events, kept)
 
     released = fit_embeddings(events, config, seed)
     items, users = released.items.cache(), released.users
@@ -73,6 +64,7 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
             Table("neighbours", "ids", neighbours),
             Table("titles", "text", titles(spark, inputs)),
         ],
+        files={EVALUATION: kept},
     )
 
 
@@ -98,31 +90,40 @@ def nearest(items: DataFrame, size: int) -> DataFrame:
     return top_unseen(rows, candidates, size).select("id", "value")
 
 
+def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> dict[str, float]:
+    """Return the ranking metrics of the fit in `folder`, of this or another run, on this holdout.
+
+    Raises:
+        DataError: an empty holdout, or a metric that is not finite.
+    """
+    fit = VectorFit.read(spark, folder)
+    with list_holdout(spark, inputs, read_events(spark, inputs)) as holdout:
+        return _measure(holdout, fit.candidates(holdout.catalogue), fit.users)
+
+
+def _measure(holdout: ListHoldout, candidates: Candidates, vectors: DataFrame) -> dict[str, float]:
+    return ranking_metrics(holdout.lists(candidates, vectors, EVALUATED_LENGTH), holdout.users)
+
+
 def _evaluate(
-    spark: SparkSession, inputs: BuildInputs, events: DataFrame, embeddings: Embeddings
+    spark: SparkSession, inputs: BuildInputs, events: DataFrame, folder: Path
 ) -> dict[str, Metric]:
-    catalogue = read_catalogue(spark, inputs).cache()
-    training = by_user_and_item(events.where(~events[IS_HOLDOUT]), catalogue).cache()
-    holdout = by_user_and_item(events.where(IS_HOLDOUT), catalogue)
-    users = holdout_users(training, holdout).cache()
-    vectors = embeddings.users.withColumnRenamed(USER_ID, "id").cache()
-    items = popularity(training, catalogue).join(embeddings.items, ITEM_ID, "left")
-    exact = Candidates.collect(items, ITEM_ID)
-    chance = np.random.default_rng(inputs.config.seed).random(len(exact.ids))
-
-    def measure(candidates: Candidates, user_vectors: DataFrame) -> dict[str, float]:
-        lists = top_unseen(users.join(user_vectors, "id", "left"), candidates, EVALUATED_LENGTH)
-        return ranking_metrics(lists, users)
-
-    measured = measure(exact, vectors)
-    baselines = {
-        "popularity": measure(exact.by_popularity(), vectors),
-        "random": measure(exact.by_popularity(chance), vectors),
-    }
-    rounded = replace(exact, vectors=exact.vectors.astype(np.float16).astype(np.float32))
-    stored = measure(rounded, vectors.mapInArrow(_as_float16, vectors.schema))
-    for frame in (catalogue, training, users, vectors):
-        frame.unpersist()
+    """Fit to what is not holdout, keep that fit in `folder`, and measure it."""
+    config, seed = inputs.config.models.embeddings, inputs.config.seed
+    fitted = fit_embeddings(events.where(~events[IS_HOLDOUT]), config, seed)
+    with list_holdout(spark, inputs, events) as holdout:
+        items = popularity(holdout.training, holdout.catalogue).join(fitted.items, ITEM_ID, "left")
+        fit = VectorFit(fitted.users.withColumnRenamed(USER_ID, "id"), items).keep(folder)
+        exact = fit.candidates(holdout.catalogue)
+        measured = _measure(holdout, exact, fit.users)
+        chance = np.random.default_rng(seed).random(len(exact.ids))
+        baselines = {
+            "popularity": _measure(holdout, exact.by_popularity(), fit.users),
+            "random": _measure(holdout, exact.by_popularity(chance), fit.users),
+        }
+        rounded = replace(exact, vectors=exact.vectors.astype(np.float16).astype(np.float32))
+        users = fit.users.mapInArrow(_as_float16, fit.users.schema)
+        stored = _measure(holdout, rounded, users)
     metrics = {
         name: Metric(value=value, baselines={n: b[name] for n, b in baselines.items()})
         for name, value in measured.items()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config import Unit
 from pipelines.models.base import BuildInputs, Built
@@ -62,10 +63,32 @@ def build(unit: Unit, spark: SparkSession | None, inputs: BuildInputs) -> Built:
         DataError: the data can't give a model with finite metrics.
         ValueError: the unit needs Spark and there is none.
     """
+    built: Built = _call(unit, "build", spark, inputs)
+    return built
+
+
+def evaluate_stored(
+    unit: Unit, spark: SparkSession | None, inputs: BuildInputs, folder: Path
+) -> dict[str, float]:
+    """Return a version's metrics on this run's holdout, by name.
+
+    `folder` holds that version's evaluated fit, see :mod:`pipelines.models.stored`. What an
+    artifact that does not fit this code raises is its library's own.
+
+    Raises:
+        DataError: the holdout can't give finite metrics.
+        ValueError: the unit needs Spark and there is none.
+    """
+    metrics: dict[str, float] = _call(unit, "evaluate_stored", spark, inputs, folder)
+    return metrics
+
+
+def _call(unit: Unit, name: str, spark: SparkSession | None, *arguments: Any) -> Any:
+    """Call a function of the unit's module, with the session where it is needed."""
     builder = _BUILDERS[unit]
-    build_unit: Callable[..., Built] = importlib.import_module(builder.module).build
+    function: Callable[..., Any] = getattr(importlib.import_module(builder.module), name)
     if not builder.needs_spark:
-        return build_unit(inputs)
+        return function(*arguments)
     if spark is None:
         raise ValueError(f"{unit} is built by Spark: give it a session")
-    return build_unit(spark, inputs)
+    return function(spark, *arguments)

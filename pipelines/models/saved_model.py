@@ -15,6 +15,8 @@ from pipelines.features.schema import FEATURES, ITEM_ID, USER_ID
 from pipelines.models.base import ScoredRequest
 from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS, serving_inputs
 
+SIGNATURE = "serving_default"
+SCORE = "score"
 _WARMUP_REQUESTS = 4
 _UNSEEN = "(unseen)"
 
@@ -22,11 +24,20 @@ _UNSEEN = "(unseen)"
 def export_saved_model(
     model: keras.Model, folder: Path, name: str, warmup: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write `model` to `folder` with the signature ``serving_default``.
+    """Write `model` to `folder` for the server's model `name`, with warm-up requests.
 
-    Its inputs are :data:`INPUTS`, each [n] string or float32; its output is ``score``, [n]
-    float32. The first rows of `warmup` (raw features) become warm-up requests for the server's
-    model `name`: without them the first live request would pay for the graph's start.
+    They are the first rows of `warmup` (raw features): without them the first live request would
+    pay for the graph's start.
+    """
+    write_saved_model(model, folder)
+    _write_warmup(folder / "assets.extra" / "tf_serving_warmup_requests", name, warmup)
+
+
+def write_saved_model(model: keras.Model, folder: Path) -> None:
+    """Write `model` to `folder` with the signature :data:`SIGNATURE`.
+
+    Its inputs are :data:`INPUTS`, each [n] string or float32; its output is :data:`SCORE`, [n]
+    float32.
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -37,12 +48,11 @@ def export_saved_model(
         for input_name in INPUTS
     }
     archive.add_endpoint(
-        "serving_default",
-        lambda inputs: {"score": model(inputs, training=False)},
+        SIGNATURE,
+        lambda inputs: {SCORE: model(inputs, training=False)},
         input_signature=[signature],
     )
     archive.write_out(str(folder), verbose=False)
-    _write_warmup(folder / "assets.extra" / "tf_serving_warmup_requests", name, warmup)
 
 
 def _write_warmup(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -51,7 +61,7 @@ def _write_warmup(path: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
         for row in rows[:_WARMUP_REQUESTS]:
             request = predict_pb2.PredictRequest()
             request.model_spec.name = name
-            request.model_spec.signature_name = "serving_default"
+            request.model_spec.signature_name = SIGNATURE
             for input_name, tensor in tensors([row]).items():
                 request.inputs[input_name].CopyFrom(tf.make_tensor_proto(tensor.numpy()))
             log = prediction_log_pb2.PredictionLog()

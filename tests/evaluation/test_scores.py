@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.evaluation.scores import auc, log_loss, score_baselines, score_metrics
+from pipelines.evaluation.scores import auc, log_loss, score_baselines, score_metrics, score_values
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.5, 0.9])), max_size=30))
@@ -89,8 +89,8 @@ def test_what_can_not_be_measured_is_refused(
 def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     baselines = score_baselines(samples(tmp_path, ROWS))
     labels = np.array([1.0, 0.0, 1.0])
-    metrics = score_metrics(labels, np.array([0.9, 0.1, 0.2]), baselines)
+    metrics = score_metrics(score_values(labels, np.array([0.9, 0.1, 0.2])), baselines)
     assert metrics["auc"].value == 1.0
     assert not metrics["log_loss"].higher_is_better
     with pytest.raises(DataError, match="1 holdout scores are not finite"):
-        score_metrics(labels, np.array([0.9, math.nan, 0.2]), baselines)
+        score_values(labels, np.array([0.9, math.nan, 0.2]))
