@@ -14,8 +14,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from dotenv import dotenv_values
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -25,7 +23,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipelines.errors import ConfigError
+from pipelines.gates_config import GatesConfig
 from pipelines.lake import Lake
+from pipelines.section import Section
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,11 +128,7 @@ def load_settings() -> Settings:
         raise ConfigError(f"environment variable {name}: {reason}") from error
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileSource(_Section):
+class FileSource(Section):
     """Where source files are and how to read them."""
 
     path: str
@@ -140,7 +136,7 @@ class FileSource(_Section):
     delimiter: str = Field(",", min_length=1, max_length=1)
     header: bool = True
     #: Contract name -> source column name; for CSV without a header, its position from 0.
-    columns: dict[str, str | int] = {}
+    columns: dict[str, str | int] = Field({})
 
     def resolve(self, lake: Lake, run_date: str) -> str:
         """Return the path with ``{landing}`` and ``{run_date}`` filled in.
@@ -173,7 +169,7 @@ class ItemSource(FileSource):
     genre_separator: str = Field("|", min_length=1)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """The data source, its column mapping, and what counts as a valid row."""
 
     events: EventSource
@@ -192,7 +188,7 @@ class DataConfig(_Section):
         return self
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """The temporal holdout."""
 
     holdout_days: int = Field(7, ge=1)
@@ -201,7 +197,7 @@ class EvaluationConfig(_Section):
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
 
 
-class RecsConfig(_Section):
+class RecsConfig(Section):
     """Implicit-feedback ALS (Hu, Koren, Volinsky 2008) and the popularity list."""
 
     enabled: bool = True
@@ -213,7 +209,7 @@ class RecsConfig(_Section):
     list_size: int = Field(50, ge=1)
 
 
-class EmbeddingsConfig(_Section):
+class EmbeddingsConfig(Section):
     """item2vec: skip-gram over each user's time-ordered positives (Barkan, Koenigstein 2016)."""
 
     enabled: bool = True
@@ -226,7 +222,7 @@ class EmbeddingsConfig(_Section):
     user_half_life_days: float = Field(90.0, gt=0)
 
 
-class CtrPmmlConfig(_Section):
+class CtrPmmlConfig(Section):
     """Spark ML logistic regression over the point-in-time features, exported as PMML."""
 
     enabled: bool = True
@@ -235,7 +231,7 @@ class CtrPmmlConfig(_Section):
     buckets: int = Field(10, ge=2)
 
 
-class EmbeddingMlpConfig(_Section):
+class EmbeddingMlpConfig(Section):
     """Keras Embedding+MLP with its preprocessing inside the SavedModel."""
 
     enabled: bool = True
@@ -249,7 +245,7 @@ class EmbeddingMlpConfig(_Section):
     max_vocabulary: int = Field(1_000_000, ge=1)
 
 
-class ModelsConfig(_Section):
+class ModelsConfig(Section):
     """One section per unit."""
 
     recs: RecsConfig = RecsConfig()
@@ -262,7 +258,7 @@ class ModelsConfig(_Section):
         return tuple(u for u in UNITS if getattr(self, u).enabled)
 
 
-class ReleaseConfig(_Section):
+class ReleaseConfig(Section):
     """Staging and verification."""
 
     bucket_size: int = Field(32, ge=1, le=512)
@@ -272,13 +268,14 @@ class ReleaseConfig(_Section):
     memory_reserve: float = Field(0.05, ge=0, lt=1)
 
 
-class PipelineConfig(_Section):
+class PipelineConfig(Section):
     """The whole of `pipeline.yaml`."""
 
     seed: int = 42
     data: DataConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     models: ModelsConfig = ModelsConfig()
+    gates: GatesConfig = GatesConfig()
     release: ReleaseConfig = ReleaseConfig()
 
 

@@ -54,6 +54,11 @@ class RunPaths:
         """What the models were trained on, as one JSON file."""
         return f"{self.root}/data.json"
 
+    @property
+    def data_gates(self) -> str:
+        """The verdicts on the run's data, as one JSON file."""
+        return f"{self.root}/data_gates.json"
+
     def unit(self, unit: str) -> str:
         """The folder in which one unit's build assembles what it uploads."""
         return f"{self.root}/units/{unit}"

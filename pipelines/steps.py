@@ -20,6 +20,7 @@ from pipelines.models import registry as models
 from pipelines.models.base import BuildInputs, Metric
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
+from pipelines.release.gating import Candidate, judge_build, judge_data
 from pipelines.release.publish import publish
 from pipelines.release.runners import SparkRunner
 from pipelines.release.stage import bring_model, load_model
@@ -96,7 +97,7 @@ def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
 
 
 def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
-    """Compute samples and online features, and the feature tables that the rankers share."""
+    """Compute samples and features, the rankers' feature tables, and the verdicts on the data."""
     from pipelines.features.samples import build_features
     from pipelines.models.feature_tables import feature_tables
 
@@ -105,6 +106,7 @@ def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> Non
     size_shuffles(spark, settings.lake.ratings)
     build_features(spark, config, settings.lake, paths, plan.run_date)
     inputs = BuildInputs(plan.run_date, paths, config, Path(paths.unit("features")))
+    judge_data(spark, inputs)
     _prepare(config, feature_tables(spark, inputs), _shared_tables(paths))
 
 
@@ -123,7 +125,10 @@ def _prepare(config: PipelineConfig, tables: Any, folder: Path) -> PreparedTable
 
 
 def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, unit: Unit) -> None:
-    """Train, evaluate, upload and seal one unit; a version that is sealed is left as it is."""
+    """Train, evaluate, judge, upload and seal one unit; what is sealed already is left as it is.
+
+    A version that the gates refuse is sealed too: it is the evidence.
+    """
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
     with release_context(settings, config.release, plan.run_id) as context:
@@ -147,9 +152,15 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
             "ingest": json.loads(Path(paths.ingest_summary).read_text(encoding="utf-8")),
             "training": json.loads(Path(paths.data_summary).read_text(encoding="utf-8")),
         }
-        publish(context.registry, plan, unit, built, prepared, data, folder)
-    for name, metric in built.metrics.items():
+        judged = judge_build(context, spark, Candidate(unit, inputs, built, prepared))
+        registry, gates, champion = context.registry, judged.gates, judged.champion
+        manifest = publish(
+            registry, plan, unit, judged.built, prepared, data, folder, gates, champion
+        )
+    for name, metric in manifest.metrics.items():
         log.info("%s %s: %s", unit, name, metric.describe())
+    if manifest.refusal:
+        log.warning("%s %s is refused: %s", unit, plan.version, manifest.refusal)
 
 
 def stage_step(spark: SparkSession, settings: Settings, plan: RunPlan, unit: Unit) -> None:
@@ -206,7 +217,7 @@ def _result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
             reason="released by this run",
             metrics=manifest.metrics,
         )
-    refused = refusal(plan.version, pointer)
+    refused = manifest.refusal or refusal(plan.version, pointer)
     return UnitResult(
         unit=unit,
         outcome="refused" if refused else "failed",

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines.config import PROJECT_ROOT, Replica, load_pipeline_config, load_settings
 from pipelines.errors import ConfigError
+from pipelines.gates_config import GatesConfig
 from pipelines.lake import Lake
 
 ENVIRONMENT = {
@@ -86,6 +87,7 @@ def test_a_wrong_replica_is_named(
 def test_the_shipped_configuration_is_valid() -> None:
     config = load_pipeline_config(PROJECT_ROOT / "pipeline.yaml")
     assert config.models.enabled_units() == ("recs", "embeddings", "ctr_pmml", "embedding_mlp")
+    assert config.gates == GatesConfig(), "what it says are the defaults"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,34 @@ def test_the_shipped_configuration_is_valid() -> None:
         (MINIMAL + "models: {recs: {rnak: 8}}", "models.recs.rnak: unknown key"),
         (MINIMAL + "models: {recs: {rank: 0}}", "models.recs.rank: .*greater than.*got 0"),
         (MINIMAL + "models: {recs: {rank: many}}", "models.recs.rank: .*integer.*got 'many'"),
+        (
+            MINIMAL + "gates: {models: {recs: {auc: {floor: 1}}}}",
+            "gates.models.recs.auc.floor: unknown key",
+        ),
+        (
+            MINIMAL + "gates: {models: {recs: {auc: {champion: {relative: -1}}}}}",
+            "gates.models.recs.auc.champion.relative: .*greater than or equal to 0.*got -1",
+        ),
+        (
+            MINIMAL + "gates: {models: {recs: {auc: {limit: .nan}}}}",
+            "gates.models.recs.auc.limit: .*finite",
+        ),
+        (
+            MINIMAL + "gates: {models: {recs: {auc: {beats: {constant: .inf}}}}}",
+            "gates.models.recs.auc.beats.constant: .*finite",
+        ),
+        (
+            MINIMAL + "gates: {lists: {recs: {min_coverage: 7}}}",
+            "gates.lists.recs.min_coverage: .*less than or equal to 1.*got 7",
+        ),
+        (
+            MINIMAL + "gates: {data: {min_volume_ratio: 3, max_volume_ratio: 2}}",
+            "gates.data: min_volume_ratio must be below max_volume_ratio",
+        ),
+        (
+            MINIMAL + "gates: {data: {volume_days: 2}}",
+            "gates.data: min_volume_days must not be above volume_days",
+        ),
         ("seed: 1", "data: Field required"),
         ("data: {items: {path: i}}", "data.events: Field required"),
         ("data: {events: {path: e, format: xml}, items: {path: i}}", "data.events.format: .*'xml'"),

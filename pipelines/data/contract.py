@@ -171,10 +171,12 @@ class DataSummary(_Summary):
 
     `items` counts those with events. `set_aside_rows` are neither trained on nor evaluated
     (:mod:`pipelines.evaluation.holdout`). Exactly one of `holdout_days` and `holdout_fraction`
-    is given.
+    is given. `lake_id` names the lake (:func:`pipelines.data.days.lake_id`); summaries of
+    earlier Ferrys have none.
     """
 
     run_date: date
+    lake_id: str | None = None
     rows: int
     users: int
     items: int

@@ -27,6 +27,14 @@ ROWS_PER_FILE = 2_000_000
 _ROWS_PER_TASK = 50_000
 
 
+def lake_id(files: SparkFiles, table: str) -> str:
+    """Return the name of the lake that `table` is in; one that begins anew gets another."""
+    path = f"{table}/_lake_id"
+    if not files.matches(path):
+        files.write_lines(path, [uuid.uuid4().hex])
+    return files.read_lines(path)[0]
+
+
 def held_days(files: SparkFiles, table: str) -> set[date]:
     """Return the days for which `table` has a partition."""
     prefix = f"{DAY}="

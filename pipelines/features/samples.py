@@ -9,7 +9,7 @@ from pyspark.sql import functions as sf
 
 from pipelines.config import PipelineConfig
 from pipelines.data.contract import DAY, DataSummary, event_schema, item_schema
-from pipelines.data.days import UnfinishedDays, read_days
+from pipelines.data.days import UnfinishedDays, lake_id, read_days
 from pipelines.data.files import SparkFiles
 from pipelines.errors import DataError
 from pipelines.evaluation.holdout import Holdout, mark_holdout
@@ -71,7 +71,8 @@ def build_features(
     with progress("features", total=4, unit="steps") as advance:
         files.delete(work)
         holdout = _write_inputs(spark, config, lake, paths, run_date)
-        summary = _summarize(spark, config, paths, run_date, holdout)
+        lake_name = lake_id(files, lake.ratings)
+        summary = _summarize(spark, config, paths, run_date, holdout, lake_name)
         advance(1, f"{summary.rows:,} events of {summary.users:,} users")
         _write_item_moments(spark, config, paths, by_item, end_micros)
         features = spark.read.parquet(f"{by_item}/{_MOMENT}={_ITEM}")
@@ -140,6 +141,7 @@ def _summarize(
     paths: RunPaths,
     run_date: date,
     holdout: Holdout,
+    lake_name: str,
 ) -> DataSummary:
     is_holdout = sf.col(IS_HOLDOUT)
     counts = (
@@ -159,6 +161,7 @@ def _summarize(
     )
     return DataSummary(
         run_date=run_date,
+        lake_id=lake_name,
         catalogue_items=spark.read.parquet(paths.items).count(),
         holdout=holdout.kind,
         holdout_days=holdout.days,

@@ -22,7 +22,8 @@ TableKind = Literal["ids", "vector", "text"]
 class Metric(BaseModel):
     """A measured value beside its baselines, all on the same holdout."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A manifest with a value that is not finite must be readable: its gate refuses it.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     value: float
     baselines: dict[str, float] = {}

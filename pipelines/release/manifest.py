@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.evaluation.gates import GateResult, refusal
 from pipelines.models.base import Metric, ScoredRequest
 from pipelines.online.layout import TableMeta, Value
 from pipelines.run import RunType
@@ -39,6 +40,14 @@ class Manifest(BaseModel):
     metrics: dict[str, Metric]
     tables: list[TableMeta]
     files: list[FileEntry]
+    #: The live version whose evaluated fit was judged on the same holdout.
+    champion: int | None = None
+    gates: list[GateResult] = []
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the gates refuse this version, or None: it is evidence, and never goes live."""
+        return refusal(self.gates)
 
     def files_below(self, folder: str) -> list[FileEntry]:
         """Return the files whose name starts with ``folder/``."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import PROJECT_ROOT
+from pipelines.evaluation.gates import GateResult
 from pipelines.models.base import Built
 from pipelines.progress import progress
 from pipelines.release.manifest import Golden, Manifest
@@ -26,8 +27,10 @@ def publish(
     prepared: Sequence[PreparedTables],
     data: dict[str, Any],
     workdir: Path,
+    gates: Sequence[GateResult] = (),
+    champion: int | None = None,
 ) -> Manifest:
-    """Upload all of a build and seal it; returns the manifest.
+    """Upload all of a build and seal it with the gates' verdicts; returns the manifest.
 
     Until the last request has succeeded the version does not exist; a crash before that leaves
     unsealed files, which the same run's next attempt overwrites.
@@ -56,6 +59,8 @@ def publish(
         metrics=built.metrics,
         tables=[meta for p in prepared for meta in p.metas],
         files=sorted(entries, key=lambda entry: entry.name),
+        champion=champion,
+        gates=list(gates),
     )
     registry.seal(manifest)
     return manifest

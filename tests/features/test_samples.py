@@ -284,8 +284,10 @@ def test_an_item_has_features_with_or_without_events_and_catalogue(by_hand: Feat
 
 
 def test_the_summary_counts_what_was_written(by_hand: Features) -> None:
+    assert by_hand.summary.lake_id
     assert by_hand.summary == DataSummary(
         run_date=RUN_DATE,
+        lake_id=by_hand.summary.lake_id,
         rows=6,
         users=2,
         items=4,

@@ -1,0 +1,37 @@
+"""How many events a run's days have, for the gates of its data."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING
+
+from pyspark.sql import functions as sf
+
+from pipelines.errors import DataError
+from pipelines.evaluation.data_gates import Volume
+from pipelines.features.schema import TIMESTAMP
+from pipelines.run import end_of_day
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+_SECONDS_PER_DAY = 86_400
+
+
+def measure_volume(events: DataFrame, run_date: date, days: int) -> Volume:
+    """Count the events of `run_date` and of the last `days` days before it that have any.
+
+    `events` has ``timestamp``, and none after the end of `run_date`.
+
+    Raises:
+        DataError: there is no event.
+    """
+    newest = events.agg(sf.unix_seconds(sf.max(TIMESTAMP))).first()
+    if newest is None or newest[0] is None:
+        raise DataError(f"no event on {run_date} or before it")
+    day = sf.to_date(TIMESTAMP)
+    by_day = events.groupBy(day.alias("day")).count().orderBy(sf.desc("day")).limit(days + 1)
+    rows = {row[0]: int(row[1]) for row in by_day.collect()}
+    earlier = sorted((d for d in rows if d < run_date), reverse=True)[:days]
+    age = (end_of_day(run_date).timestamp() - newest[0]) / _SECONDS_PER_DAY
+    return Volume(rows.get(run_date, 0), [rows[d] for d in earlier], age)
