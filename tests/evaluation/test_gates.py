@@ -1,0 +1,344 @@
+"""The gates' rules, each as a table: what passes, what is refused, what can't be compared."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.data.contract import DataSummary, IngestSummary, Reason
+from pipelines.evaluation.data_gates import Volume, data_gates
+from pipelines.evaluation.gates import GateResult, refusal
+from pipelines.evaluation.list_gates import ListMeasures, list_gates, overlap_gate
+from pipelines.evaluation.model_gates import champion_gates, model_gates, why_not_comparable
+from pipelines.gates_config import (
+    DataGatesConfig,
+    GatesConfig,
+    ListGatesConfig,
+    MetricGateConfig,
+    Tolerance,
+)
+from pipelines.models.base import Metric
+
+DAY = date(2026, 3, 1)
+CHAMPION = 202602280001
+
+
+def verdicts(gates: list[GateResult]) -> list[str]:
+    return [gate.verdict for gate in gates]
+
+
+def one_line(gates: list[GateResult]) -> None:
+    for gate in gates:
+        assert gate.reason
+        assert "\n" not in gate.describe()
+        assert GateResult.model_validate_json(gate.model_dump_json()) == gate
+
+
+# --- data ---
+
+
+def ingest(**changes: Any) -> IngestSummary:
+    values: dict[str, Any] = {
+        "run_date": DAY,
+        "events_path": "e",
+        "items_path": "i",
+        "input_rows": 100,
+        "accepted": 100,
+        "accepted_on_run_date": 100,
+        "quarantined": {},
+        "exact_duplicates": 0,
+        "earlier_rows": 0,
+        "later_rows": 0,
+        "days_written": 1,
+        "unknown_items": 0,
+        "items": 10,
+        "repeated_items": 0,
+        "rejected_items": 0,
+        "users": None,
+    }
+    return IngestSummary.model_validate({**values, **changes})
+
+
+DATA = DataGatesConfig(
+    max_quarantined_share=0.1,
+    max_duplicate_share=0.1,
+    max_unknown_item_share=0.1,
+    max_age_days=1.0,
+    min_volume_ratio=0.5,
+    max_volume_ratio=2.0,
+)
+STEADY = Volume(100, [100, 90, 110], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("taken_in", "volume", "refused"),
+    [
+        ({}, STEADY, ""),
+        ({"quarantined": {Reason.MALFORMED_ROW: 10}}, STEADY, ""),
+        ({"quarantined": {Reason.MALFORMED_ROW: 11}}, STEADY, "quarantined_share"),
+        ({"exact_duplicates": 10}, STEADY, ""),
+        ({"exact_duplicates": 11}, STEADY, "duplicate_share"),
+        ({"unknown_items": 11}, STEADY, "unknown_item_share"),
+        # Of the accepted events, not of the rows.
+        ({"unknown_items": 6, "accepted": 50}, STEADY, "unknown_item_share"),
+        ({}, Volume(100, [100] * 3, 1.0), ""),
+        ({}, Volume(100, [100] * 3, 1.01), "age_days"),
+        ({}, Volume(100, [100] * 3, math.nan), "age_days"),
+        ({}, Volume(50, [100] * 3, 0.5), ""),
+        ({}, Volume(49, [100] * 3, 0.5), "volume_ratio"),
+        ({}, Volume(0, [100] * 3, 0.5), "volume_ratio"),
+        ({}, Volume(200, [100] * 3, 0.5), ""),
+        ({}, Volume(201, [100] * 3, 0.5), "volume_ratio"),
+        ({"input_rows": 0, "accepted": 0}, STEADY, ""),
+    ],
+)
+def test_data(taken_in: dict[str, Any], volume: Volume, refused: str) -> None:
+    gates = data_gates(ingest(**taken_in), volume, DATA)
+    one_line(gates)
+    assert {gate.group for gate in gates} == {"data"}
+    assert {gate.name for gate in gates if gate.verdict == "refused"} == set(refused.split())
+    assert "not_compared" not in verdicts(gates)
+
+
+@pytest.mark.parametrize("days", [0, 1, 2])
+def test_volume_needs_some_days_to_compare_with(days: int) -> None:
+    gates = data_gates(ingest(), Volume(1, [100] * days, 0.5), DATA)
+    assert verdicts(gates) == ["passed"] * 4 + ["not_compared"]
+    assert refusal(gates) is None
+    one_line(gates)
+
+
+def test_a_refusal_says_what_and_how_much_and_what_to_do() -> None:
+    gates = data_gates(ingest(unknown_items=20), STEADY, DATA)
+    assert refusal(gates) == (
+        "unknown_item_share is 0.2, must be at most 0.1 (gates.data.max_unknown_item_share): "
+        "the catalogue lacks items that have events: is it out of date?"
+    )
+
+
+# --- model ---
+
+
+def metrics(value: float, higher: bool = True, **baselines: float) -> dict[str, Metric]:
+    return {"m": Metric(value=value, baselines=baselines, higher_is_better=higher)}
+
+
+@pytest.mark.parametrize(
+    ("gate", "measured", "passes"),
+    [
+        ({"limit": 0.5}, metrics(0.5), True),
+        ({"limit": 0.5}, metrics(0.499), False),
+        ({"limit": 0.5}, metrics(0.499, higher=False), True),
+        ({"limit": 0.5}, metrics(0.501, higher=False), False),
+        ({"limit": 0.5}, metrics(math.nan), False),
+        ({"limit": 0.5}, metrics(math.inf), False),
+        ({"beats": {"b": 0.0}}, metrics(0.51, b=0.5), True),
+        # As good as the baseline is not better.
+        ({"beats": {"b": 0.0}}, metrics(0.5, b=0.5), False),
+        ({"beats": {"b": 0.0}}, metrics(0.5, higher=False, b=0.5), False),
+        ({"beats": {"b": 0.0}}, metrics(0.49, higher=False, b=0.5), True),
+        ({"beats": {"b": 0.125}}, metrics(0.625, b=0.5), False),
+        ({"beats": {"b": 0.125}}, metrics(0.626, b=0.5), True),
+        ({"beats": {"b": -0.125}}, metrics(0.376, b=0.5), True),
+        ({"beats": {"b": -0.125}}, metrics(0.624, higher=False, b=0.5), True),
+        ({"beats": {"b": -0.125}}, metrics(0.375, b=0.5), False),
+        ({"beats": {"b": 0.0}}, metrics(math.nan, b=0.5), False),
+        ({"beats": {"b": 0.0}}, metrics(0.9, b=math.nan), False),
+        ({"beats": {"b": 0.0}}, metrics(0.9), False),
+        ({"beats": {"b": 0.0}}, {}, False),
+        ({"limit": 0.5}, {}, False),
+        ({}, {}, False),
+        ({}, metrics(0.0), True),
+        ({}, metrics(math.nan), False),
+    ],
+)
+def test_metrics(gate: dict[str, Any], measured: dict[str, Metric], passes: bool) -> None:
+    gates = model_gates("recs", measured, {"m": MetricGateConfig(**gate)})
+    one_line(gates)
+    assert (refusal(gates) is None) == passes
+    assert "not_compared" not in verdicts(gates)
+
+
+def test_any_metric_that_is_not_finite_is_refused_by_name() -> None:
+    measured = {**metrics(1.0), "other": Metric(value=math.nan)}
+    assert "other: not finite" in (refusal(model_gates("recs", measured, {})) or "")
+
+
+@pytest.mark.parametrize(
+    ("champion", "tolerance", "value", "higher", "verdict"),
+    [
+        (0.5, {}, 0.5, True, "passed"),
+        (0.5, {}, 0.499, True, "refused"),
+        (0.5, {}, 0.501, False, "refused"),
+        (0.5, {"absolute": 0.125}, 0.375, True, "passed"),
+        (0.5, {"absolute": 0.125}, 0.374, True, "refused"),
+        (0.5, {"absolute": 0.125}, 0.625, False, "passed"),
+        (0.5, {"relative": 0.5}, 0.25, True, "passed"),
+        (0.5, {"relative": 0.5}, 0.249, True, "refused"),
+        (0.5, {"relative": 0.25, "absolute": 0.125}, 0.25, True, "passed"),
+        (-0.5, {"relative": 0.5}, -0.75, True, "passed"),
+        (0.5, {"relative": 0.5}, math.nan, True, "refused"),
+        (math.nan, {"relative": 0.5}, 0.5, True, "not_compared"),
+        (None, {"relative": 0.5}, 0.5, True, "not_compared"),
+    ],
+)
+def test_champion(
+    champion: float | None, tolerance: dict[str, float], value: float, higher: bool, verdict: str
+) -> None:
+    config = {"m": MetricGateConfig(champion=Tolerance(**tolerance)), "n": MetricGateConfig()}
+    values = {} if champion is None else {"m": champion}
+    gates = champion_gates("recs", metrics(value, higher), CHAMPION, values, config)
+    one_line(gates)
+    assert verdicts(gates) == [verdict]
+    assert str(CHAMPION) in gates[0].reason
+    if verdict == "passed":
+        assert gates[0].baseline == champion
+
+
+SUMMARY = DataSummary(
+    run_date=DAY,
+    lake_id="a",
+    rows=9,
+    users=3,
+    items=3,
+    catalogue_items=3,
+    first_day=DAY,
+    last_day=DAY,
+    positives=5,
+    holdout="last_days",
+    holdout_days=7,
+    holdout_fraction=None,
+    holdout_rows=3,
+    holdout_users=3,
+    set_aside_rows=0,
+)
+FRACTION = {"holdout": "last_fraction", "holdout_days": None, "holdout_fraction": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("champion", "today", "reason"),
+    [
+        ({}, {}, ""),
+        (FRACTION, FRACTION, ""),
+        ({"run_date": DAY - timedelta(30)}, {}, ""),
+        ({**FRACTION, "run_date": DAY - timedelta(1)}, FRACTION, ""),
+        ({"run_date": DAY + timedelta(1)}, {}, "is after 2026-03-01"),
+        ({**FRACTION, "run_date": DAY + timedelta(1)}, FRACTION, "is after 2026-03-01"),
+        ({}, FRACTION, "was last_days 7, today's is last_fraction 0.2"),
+        (FRACTION, {}, "was last_fraction 0.2, today's is last_days 7"),
+        ({"holdout_days": 6}, {}, "was last_days 6, today's is last_days 7"),
+        ({**FRACTION, "holdout_fraction": 0.1}, FRACTION, "was last_fraction 0.1"),
+        ({"lake_id": "b"}, {}, "another lake"),
+        ({"lake_id": None}, {}, "another lake"),
+        ({"lake_id": None}, {"lake_id": None}, "another lake"),
+    ],
+)
+def test_a_champion_that_may_have_seen_the_holdout_is_not_compared(
+    champion: dict[str, Any], today: dict[str, Any], reason: str
+) -> None:
+    why = why_not_comparable(SUMMARY.model_copy(update=champion), SUMMARY.model_copy(update=today))
+    assert (why is None) == (not reason)
+    assert reason in (why or "")
+
+
+# --- lists ---
+
+
+@pytest.mark.parametrize(
+    ("coverage", "top_share", "refused"),
+    [
+        (0.2, 0.5, ""),
+        (0.1, 0.6, ""),
+        (0.09, 0.5, "coverage"),
+        (0.2, 0.61, "top_share"),
+        (0.0, math.nan, "coverage top_share"),
+    ],
+)
+def test_lists(coverage: float, top_share: float, refused: str) -> None:
+    config = ListGatesConfig(min_coverage=0.1, max_top_share=0.6)
+    gates = list_gates("recs", ListMeasures(coverage, top_share), config)
+    one_line(gates)
+    assert {gate.name for gate in gates if gate.verdict == "refused"} == set(refused.split())
+    assert list_gates("recs", ListMeasures(coverage, top_share), ListGatesConfig()) == []
+
+
+@pytest.mark.parametrize(
+    ("overlap", "least", "verdict"),
+    [
+        (0.25, 0.25, "passed"),
+        (0.24, 0.25, "refused"),
+        (math.nan, 0.25, "refused"),
+        (None, 0.25, "not_compared"),
+        (0.1, None, "not_compared"),
+    ],
+)
+def test_overlap(overlap: float | None, least: float | None, verdict: str) -> None:
+    gate = overlap_gate("recs", overlap, CHAMPION, ListGatesConfig(min_overlap=least))
+    one_line([gate])
+    assert gate.verdict == verdict
+
+
+# --- all ---
+
+FINITE = st.floats(-1e6, 1e6)
+
+
+@given(FINITE, FINITE, FINITE, FINITE, st.floats(-10, 10), st.booleans())
+def test_a_better_value_never_turns_passed_into_refused(
+    first: float, second: float, limit: float, other: float, margin: float, higher: bool
+) -> None:
+    worse, better = sorted((first, second), reverse=not higher)
+    config = {
+        "m": MetricGateConfig(
+            limit=limit, beats={"b": margin}, champion=Tolerance(relative=abs(margin) / 10)
+        )
+    }
+
+    def judged(value: float) -> list[GateResult]:
+        measured = metrics(value, higher, b=other)
+        return [
+            *model_gates("recs", measured, config),
+            *champion_gates("recs", measured, CHAMPION, {"m": other}, config),
+        ]
+
+    for before, after in zip(judged(worse), judged(better), strict=True):
+        assert before.verdict == "refused" or after.verdict == "passed"
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 300), st.integers(0, 300))
+def test_better_data_never_turn_passed_into_refused(
+    bad: int, worse_bad: int, rows: int, other: int
+) -> None:
+    def judged(quarantined: int, on_run_date: int) -> list[GateResult]:
+        taken_in = ingest(quarantined={Reason.MALFORMED_ROW: quarantined})
+        return data_gates(taken_in, Volume(on_run_date, [100] * 5, 0.5), DATA)
+
+    def nearness(count: int) -> float:
+        return abs(math.log2(count / 100)) if count else math.inf
+
+    few, many = sorted((bad, worse_bad))
+    near, far = sorted((rows, other), key=nearness)
+    if refusal(judged(many, far)) is None:
+        assert refusal(judged(few, near)) is None
+
+
+def test_the_defaults_name_metrics_that_the_units_have() -> None:
+    models = GatesConfig().models
+    assert set(models.recs) | set(models.embeddings) == {
+        "ndcg_at_10",
+        "recall_at_50",
+        "recall_at_50_as_stored",
+    }
+    assert set(models.ctr_pmml) == set(models.embedding_mlp) == {"auc", "log_loss"}
+
+
+def test_a_metric_that_is_not_finite_survives_json() -> None:
+    for value in (math.nan, math.inf):
+        again = Metric.model_validate_json(Metric(value=value).model_dump_json()).value
+        assert math.isnan(again) == math.isnan(value)
+        assert not math.isfinite(again)
