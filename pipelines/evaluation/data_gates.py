@@ -71,20 +71,14 @@ def _volume_gates(volume: Volume, config: DataGatesConfig) -> list[GateResult]:
     mean = sum(volume.trailing) / days
     why = f" of the mean of {days} days, {mean:.4g}"
     hint = f"{volume.on_run_date} events on the run date: is the source whole and not doubled?"
-    lower = Bound(
-        config.min_volume_ratio,
-        "gates.data.min_volume_ratio",
-        baseline=mean,
-        why=why,
-        hint=hint,
-    )
-    upper = Bound(
-        config.max_volume_ratio,
-        "gates.data.max_volume_ratio",
-        at_least=False,
-        baseline=mean,
-        why=why,
-        hint=hint,
-    )
     ratio = volume.on_run_date / mean
-    return [bound.judge("data", "volume_ratio", ratio) for bound in (lower, upper)]
+
+    def bounded(name: str, threshold: float, *, at_least: bool) -> GateResult:
+        key = f"gates.data.{name}"
+        bound = Bound(threshold, key, at_least, baseline=mean, why=why, hint=hint)
+        return bound.judge("data", name, ratio, "volume_ratio")
+
+    return [
+        bounded("min_volume_ratio", config.min_volume_ratio, at_least=True),
+        bounded("max_volume_ratio", config.max_volume_ratio, at_least=False),
+    ]

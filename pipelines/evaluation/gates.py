@@ -61,8 +61,11 @@ class Bound:
     #: What to look at when the gate refuses.
     hint: str = ""
 
-    def judge(self, group: Group, name: str, value: float) -> GateResult:
-        """Return whether `value` lies on the right side; one that is not finite does not."""
+    def judge(self, group: Group, name: str, value: float, what: str = "") -> GateResult:
+        """Return whether `value` lies on the right side; one that is not finite does not.
+
+        `what` names the value where it is not the gate's name.
+        """
         side = (
             ("more than " if self.strict else "at least ")
             if self.at_least
@@ -78,7 +81,7 @@ class Bound:
             value=finite_or_none(value),
             threshold=finite_or_none(self.threshold),
             baseline=finite_or_none(self.baseline),
-            reason=f"{name} is {value:.4g}, {must} ({self.key}){hint}",
+            reason=f"{what or name} is {value:.4g}, {must} ({self.key}){hint}",
         )
 
     def _holds(self, value: float) -> bool:

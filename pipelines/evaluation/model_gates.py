@@ -55,13 +55,13 @@ def _finite_gate(metrics: Mapping[str, Metric]) -> GateResult:
 def _against_baseline(
     name: str, metric: Metric, baseline: str, margin: float, key: str
 ) -> GateResult:
-    value = metric.baselines.get(baseline)
+    gate, value = f"{name} against {baseline}", metric.baselines.get(baseline)
     if value is None:
         reason = f"{name} has no baseline {baseline}, which {key} asks for: it has "
         reason += _names(metric.baselines)
         return GateResult(
             group="model",
-            name=name,
+            name=gate,
             verdict="refused",
             value=finite_or_none(metric.value),
             reason=reason,
@@ -74,7 +74,7 @@ def _against_baseline(
         baseline=value,
         why=f" ({baseline} {value:.4g}, margin {margin:g})",
     )
-    return bound.judge("model", name, metric.value)
+    return bound.judge("model", gate, metric.value, name)
 
 
 def champion_gates(
@@ -96,7 +96,7 @@ def champion_gates(
         metric, value = metrics[name], champion.get(name)
         if value is None or not math.isfinite(value):
             reason = f"{name}: the champion {version} gives no finite value on today's holdout"
-            results.append(not_compared("model", name, reason, metric.value))
+            results.append(not_compared("model", f"{name} against champion", reason, metric.value))
             continue
         slack = gate.champion.absolute + gate.champion.relative * abs(value)
         bound = Bound(
@@ -106,7 +106,7 @@ def champion_gates(
             baseline=value,
             why=f" (champion {version} on the same holdout {value:.4g}, tolerance {slack:.4g})",
         )
-        results.append(bound.judge("model", name, metric.value))
+        results.append(bound.judge("model", f"{name} against champion", metric.value, name))
     return results
 
 

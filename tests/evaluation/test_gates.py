@@ -33,6 +33,7 @@ def verdicts(gates: list[GateResult]) -> list[str]:
 
 
 def one_line(gates: list[GateResult]) -> None:
+    assert len({gate.name for gate in gates}) == len(gates)
     for gate in gates:
         assert gate.reason
         assert "\n" not in gate.describe()
@@ -90,10 +91,10 @@ STEADY = Volume(100, [100, 90, 110], 0.5)
         ({}, Volume(100, [100] * 3, 1.01), "age_days"),
         ({}, Volume(100, [100] * 3, math.nan), "age_days"),
         ({}, Volume(50, [100] * 3, 0.5), ""),
-        ({}, Volume(49, [100] * 3, 0.5), "volume_ratio"),
-        ({}, Volume(0, [100] * 3, 0.5), "volume_ratio"),
+        ({}, Volume(49, [100] * 3, 0.5), "min_volume_ratio"),
+        ({}, Volume(0, [100] * 3, 0.5), "min_volume_ratio"),
         ({}, Volume(200, [100] * 3, 0.5), ""),
-        ({}, Volume(201, [100] * 3, 0.5), "volume_ratio"),
+        ({}, Volume(201, [100] * 3, 0.5), "max_volume_ratio"),
         ({"input_rows": 0, "accepted": 0}, STEADY, ""),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipelines import steps
-from pipelines.config import Settings, Unit, load_pipeline_config
+from pipelines.config import PipelineConfig, Settings, Unit, load_pipeline_config
 from pipelines.data.contract import DataSummary, IngestSummary
-from pipelines.lake import RunPaths
+from pipelines.evaluation.gates import GateResult, refusal
 from pipelines.models import registry as models
-from pipelines.models.base import BuildInputs
+from pipelines.models.base import BuildInputs, Built
 from pipelines.models.feature_tables import feature_tables
 from pipelines.models.stored import EVALUATION
 from pipelines.release.context import ReleaseContext, release_context
-from pipelines.release.gating import judge_data
+from pipelines.release.gating import Candidate, Judgement, judge_build, judge_data
 from pipelines.release.manifest import Manifest
+from pipelines.release.tables import PreparedTables
 from pipelines.run import RunPlan, make_version
 from tests.models.world import KINDS, USERS, World, make_world
 
@@ -41,8 +42,6 @@ SMALL: dict[str, Any] = {
         "hidden": [16],
     },
 }
-_SPARK_UNITS = ("recs", "embeddings", "ctr_pmml")
-
 INGESTED = IngestSummary(
     run_date=DAY,
     events_path="e",
@@ -91,32 +90,44 @@ class Runs:
     def __init__(self, spark: SparkSession, settings: Settings, world: World) -> None:
         self.spark, self.settings, self.world = spark, settings, world
 
-    def build(
-        self,
-        unit: Unit,
-        attempt: int,
-        gates: dict[str, Any] | None = None,
-        ingested: dict[str, Any] | None = None,
-        **training: Any,
-    ) -> Manifest:
-        """Build a version as a run whose data summary has `training`."""
-        summary = TRAINED.model_copy(update=training)
-        version = make_version(summary.run_date, attempt)
+    def build(self, unit: Unit, **gates: Any) -> Manifest:
+        """Build the unit's first version as a run does."""
+        version = make_version(DAY, 1)
         paths = self.settings.lake.run(version)
         shutil.copytree(self.world.root, paths.root)
-        summary.save(paths.data_summary)
-        INGESTED.model_copy(update=ingested or {}).save(paths.ingest_summary)
-        self._configure(gates or {})
-        self._prepare(paths, summary.run_date, is_ranker=models.uses_features(unit))
-        plan = self.plan(unit, version)
-        steps.build_step(self.spark if unit in _SPARK_UNITS else None, self.settings, plan, unit)
+        TRAINED.save(paths.data_summary)
+        INGESTED.save(paths.ingest_summary)
+        # The world's events end weeks before its run date.
+        gates["data"] = {"max_age_days": 100.0, "min_volume_ratio": 0.0, **gates.get("data", {})}
+        content = {**self.world.config.model_dump(mode="json"), "gates": gates}
+        config = PipelineConfig.model_validate(content)
+        self.settings.config.write_text(config.model_dump_json())
+        inputs = BuildInputs(DAY, paths, config, Path(paths.unit("features")))
+        judge_data(self.spark, inputs)
+        if models.uses_features(unit):
+            inputs.workdir.mkdir(parents=True)
+            steps._prepare(config, feature_tables(self.spark, inputs), steps._shared_tables(paths))
+        steps.build_step(self._spark_for(unit), self.settings, self.plan(unit), unit)
         with self.context() as context:
             return context.registry.sealed(unit, version)
 
-    def plan(self, unit: Unit, version: int) -> RunPlan:
-        day = date.fromisoformat(f"{version}"[:8])
+    def judge_again(self, live: Manifest, workdir: Path, **training: Any) -> Judgement:
+        """Judge a candidate with the same metrics and lists, of a run with another `training`."""
+        unit: Unit = live.unit  # type: ignore[assignment]
+        paths = self.settings.lake.run(live.version)
+        TRAINED.model_copy(update=training).save(paths.data_summary)
+        workdir.mkdir()
+        inputs = BuildInputs(DAY, paths, load_pipeline_config(self.settings.config), workdir)
+        tables = Path(paths.unit(unit)) / "tables"
+        prepared = [PreparedTables.load(tables)] if tables.exists() else []
+        candidate = Candidate(unit, inputs, Built(metrics=live.metrics, params={}), prepared)
+        with self.context() as context:
+            return judge_build(context, self._spark_for(unit), candidate)
+
+    def plan(self, unit: Unit) -> RunPlan:
+        version = make_version(DAY, 1)
         return RunPlan(
-            run_date=day, version=version, run_type="manual", run_id="test", units=(unit,)
+            run_date=DAY, version=version, run_type="manual", run_id="test", units=(unit,)
         )
 
     def context(self) -> AbstractContextManager[ReleaseContext]:
@@ -126,21 +137,8 @@ class Runs:
         with self.context() as context:
             assert context.online.switch(manifest.unit, manifest.version, expected=None)
 
-    def _configure(self, gates: dict[str, Any]) -> None:
-        # The world's events end weeks before its run date.
-        data = {"max_age_days": 100.0, "min_volume_ratio": 0.0}
-        content = {**self.world.config.model_dump(mode="json"), "gates": {"data": data, **gates}}
-        config = type(self.world.config).model_validate(content)
-        self.settings.config.write_text(config.model_dump_json())
-
-    def _prepare(self, paths: RunPaths, day: date, *, is_ranker: bool) -> None:
-        config = load_pipeline_config(self.settings.config)
-        inputs = BuildInputs(day, paths, config, Path(paths.unit("features")))
-        judge_data(self.spark, inputs)
-        if is_ranker:
-            tables = feature_tables(self.spark, inputs)
-            inputs.workdir.mkdir(parents=True)
-            steps._prepare(config, tables, steps._shared_tables(paths))
+    def _spark_for(self, unit: Unit) -> SparkSession | None:
+        return self.spark if models.needs_spark(unit) else None
 
 
 @pytest.fixture
@@ -149,91 +147,96 @@ def runs(
     settings_for: Callable[..., Settings],
     small_world: World,
     tmp_path: Path,
-) -> Iterator[Runs]:
+) -> Runs:
     config = tmp_path / "pipeline.yaml"
-    yield Runs(spark, settings_for(model_server=False, config=config), small_world)
+    return Runs(spark, settings_for(model_server=False, config=config), small_world)
 
 
-def verdict(manifest: Manifest, name: str) -> tuple[str, str]:
-    (gate,) = [gate for gate in manifest.gates if gate.name == name]
+def verdict(gates: Sequence[GateResult], name: str) -> tuple[str, str]:
+    (gate,) = [gate for gate in gates if gate.name == name]
+    assert "\n" not in gate.reason
     return gate.verdict, gate.reason
 
 
 @pytest.mark.parametrize("unit", ["recs", "embeddings", "ctr_pmml", "embedding_mlp"])
 def test_the_champion_is_what_is_live_measured_again_on_the_same_holdout(
-    runs: Runs, unit: Unit
+    runs: Runs, unit: Unit, tmp_path: Path
 ) -> None:
-    first = runs.build(unit, 1)
+    first = runs.build(unit)
     assert first.refusal is None
     assert first.champion is None
-    assert verdict(first, "champion")[0] == "not_compared"
-    assert "first release" in verdict(first, "champion")[1]
+    kind, reason = verdict(first.gates, "champion")
+    assert kind == "not_compared"
+    assert "first release" in reason
     assert {gate.group for gate in first.gates} >= {"data", "model"}
     kept = first.files_below(EVALUATION)
     assert kept
     assert not [e.name for e in kept if "_SUCCESS" in e.name or "/." in e.name]
 
     runs.make_live(first)
-    second = runs.build(unit, 2)
-    assert second.champion == first.version
-    assert second.refusal is None
-    compared = [g for g in second.gates if g.baseline is not None and "champion" in g.reason]
+    judged = runs.judge_again(first, tmp_path / "second")
+    assert judged.champion == first.version
+    assert refusal(judged.gates) is None
+    compared = [gate for gate in judged.gates if gate.name.endswith(" against champion")]
     assert compared
     for gate in compared:
         # The same fit on the same holdout gives the value that it had when it was the candidate.
-        assert gate.baseline == pytest.approx(first.metrics[gate.name].value, abs=1e-12)
-        beside = second.metrics[gate.name].baselines[f"champion {first.version}"]
+        name = gate.name.split()[0]
+        assert gate.baseline == pytest.approx(first.metrics[name].value, abs=1e-12)
+        beside = judged.built.metrics[name].baselines[f"champion {first.version}"]
         assert beside == gate.baseline
     if unit in ("recs", "embeddings"):
-        (overlap,) = [gate for gate in second.gates if gate.name == "overlap"]
+        (overlap,) = [gate for gate in judged.gates if gate.name == "overlap"]
         assert (overlap.verdict, overlap.value) == ("passed", 1.0)
-    # Written anew, the files have the same names: what an unfinished attempt left is overwritten.
-    assert {entry.name for entry in kept} == {e.name for e in second.files_below(EVALUATION)}
+
+    content = first.model_dump(mode="json")
+    del content["gates"], content["champion"], content["data"]["training"]["lake_id"]
+    of_an_earlier_ferry = Manifest.model_validate(content)
+    assert (of_an_earlier_ferry.gates, of_an_earlier_ferry.refusal) == ([], None)
 
 
 def test_a_refused_version_is_sealed_and_says_why(runs: Runs) -> None:
-    gates = {"models": {"recs": {"ndcg_at_10": {"limit": 0.999}}}}
-    manifest = runs.build("recs", 1, gates, {"unknown_items": ROWS // 2})
+    limits = {"recs": {"ndcg_at_10": {"limit": 0.999}}}
+    manifest = runs.build("recs", models=limits, data={"max_age_days": 1.0})
     assert manifest.refusal is not None
     assert "ndcg_at_10 is" in manifest.refusal
-    assert "unknown_item_share is 0.5" in manifest.refusal
-    summary = steps.finish_step(runs.settings, runs.plan("recs", manifest.version))
+    assert "age_days is" in manifest.refusal
+    summary = steps.finish_step(runs.settings, runs.plan("recs"))
     (result,) = summary.units
     assert (result.outcome, result.reason) == ("refused", manifest.refusal)
     assert result.metrics
     steps.require_success(summary)
 
 
-def test_a_champion_that_can_not_be_compared_stops_nothing(runs: Runs) -> None:
-    first = runs.build("recs", 1)
+def test_a_champion_that_can_not_be_compared_stops_nothing(runs: Runs, tmp_path: Path) -> None:
+    first = runs.build("recs")
     runs.make_live(first)
 
-    def said(attempt: int, **training: Any) -> tuple[str, str]:
-        manifest = runs.build("recs", attempt, **training)
-        assert manifest.champion is None
-        assert not any("champion" in b for m in manifest.metrics.values() for b in m.baselines)
-        assert manifest.refusal is None
-        assert verdict(manifest, "overlap")[1]
-        kind, reason = verdict(manifest, "champion")
+    def said(name: str, **training: Any) -> tuple[str, str]:
+        judged = runs.judge_again(first, tmp_path / name, **training)
+        assert judged.champion is None
+        assert judged.built.metrics == first.metrics
+        assert refusal(judged.gates) is None
+        kind, reason = verdict(judged.gates, "champion")
         assert kind == "not_compared"
-        assert "\n" not in reason
-        return reason, verdict(manifest, "overlap")[0]
+        return reason, verdict(judged.gates, "overlap")[0]
 
-    assert "is after 2026-02-28" in said(1, run_date=date(2026, 2, 28))[0]
-    assert said(2, lake_id="another")[1] == "not_compared"
+    older = said("older", run_date=date(2026, 2, 28))
+    assert "is after 2026-02-28" in older[0]
+    assert older[1] == "passed"
+    assert said("elsewhere", lake_id="another")[1] == "not_compared"
     with runs.context() as context:
         spoil(context, first, EVALUATION)
-        reason, overlap = said(3)
-        assert "SHA-256 differs" in reason
-        assert overlap == "passed"
+        assert "SHA-256 differs" in said("spoiled")[0]
         spoil(context, first, "tables/user_items")
-        assert said(4)[1] == "not_compared"
+        assert said("spoiled lists")[1] == "not_compared"
         forget(context, first, EVALUATION)
-        assert "has no evaluation/" in said(5)[0]
-        context.registry.objects.put_text(
-            context.registry.key("recs", first.version, "manifest.json"), "{}"
-        )
-        assert str(first.version) in said(6)[0]
+        assert "has no evaluation/" in said("without")[0]
+        garble(context, first)
+        assert "can't be compared with: " in said("garbled")[0]
+        key = context.registry.key("recs", first.version, "manifest.json")
+        context.registry.objects.put_text(key, "{}")
+        assert str(first.version) in said("no manifest")[0]
 
 
 def spoil(context: ReleaseContext, manifest: Manifest, folder: str) -> None:
@@ -249,8 +252,12 @@ def forget(context: ReleaseContext, manifest: Manifest, folder: str) -> None:
     context.registry.seal(manifest.model_copy(update={"files": files}))
 
 
-def test_a_manifest_of_an_earlier_ferry_is_read(runs: Runs) -> None:
-    content = runs.build("recs", 1).model_dump(mode="json")
-    del content["gates"], content["champion"], content["data"]["training"]["lake_id"]
-    old = Manifest.model_validate(content)
-    assert (old.gates, old.champion, old.refusal) == ([], None, None)
+def garble(context: ReleaseContext, manifest: Manifest) -> None:
+    """Seal files under the names of the evaluated fit that no code of today can read."""
+    path = Path(context.settings.config)
+    entries = []
+    for name in ("users", "items"):
+        entry = f"{EVALUATION}/{name}/part-00000.parquet"
+        key = context.registry.key(manifest.unit, manifest.version, entry)
+        entries.append(context.registry.objects.upload(path, key, entry, lambda *_: None))
+    context.registry.seal(manifest.model_copy(update={"files": entries}))
