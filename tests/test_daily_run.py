@@ -87,7 +87,13 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         "recs": {"rank": 8, "iterations": 5, "list_size": 10},
         "embeddings": {"dimension": 8, "iterations": 3, "neighbours": 10},
         "ctr_pmml": {"iterations": 10},
-        "embedding_mlp": {"dimension": 4, "hidden": [8], "epochs": 2, "batch_size": 64},
+        "embedding_mlp": {
+            "dimension": 4,
+            "hidden": [8],
+            "epochs": 8,
+            "batch_size": 32,
+            "learning_rate": 0.01,
+        },
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
     names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
