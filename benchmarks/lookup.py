@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.setting import PREFIX, UNIT, Sample, lists, machine, own_redis, save
+from benchmarks.setting import PREFIX, UNIT, Sample, lists, machine, own_redis, point_at, save
 from pipelines.online.buckets import whole_buckets
 from pipelines.online.layout import TableMeta
 from pipelines.online.store import OnlineStore
@@ -37,7 +37,7 @@ def look_up(url: str, meta: TableMeta, users: list[str], seconds: float) -> list
     end = time.perf_counter() + seconds
     while (started := time.perf_counter()) < end:
         user = chance.choice(users)
-        pointer = online.pointer(UNIT)
+        pointer = online.pointers.get(UNIT)
         if not pointer or user not in online.read(UNIT, pointer.version, meta, [user]):
             raise RuntimeError(f"user {user} has no list")
         waits.append((time.perf_counter() - started) * 1000)
@@ -83,7 +83,7 @@ def main(entities: int = 100_000, seconds: float = 5.0, phases: int = 3) -> None
         online = OnlineStore(url, PREFIX)
         for batch in whole_buckets(sample.batches()):
             online.write_batch(UNIT, _LIVE, sample.meta, batch)
-        online.switch(UNIT, _LIVE, expected=None)
+        point_at(online, _LIVE)
         publisher = Publisher(online, sample)
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=context) as reader:

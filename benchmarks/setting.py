@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from local.home import HOST
 from pipelines.models.base import TableKind
 from pipelines.online.buckets import pack_buckets, sum_buckets
 from pipelines.online.layout import TableMeta, bucket_count, bucket_of
+from pipelines.online.pointer import Pointer
 from pipelines.online.store import OnlineStore
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,6 +52,13 @@ def own_redis() -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(20)
+
+
+def point_at(online: OnlineStore, version: int) -> None:
+    """Make a version live, as far as readers of Redis can tell."""
+    pointer = Pointer(version=version, epoch=1, since=datetime.now(UTC))
+    with online.leases.hold(online.pointers.key(UNIT), "benchmark") as lease:
+        online.pointers.move(UNIT, lease, seen_epoch=0, epoch=1, target=pointer)
 
 
 class Sample(NamedTuple):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.config import UNITS, Settings, load_pipeline_config, load_settings
+from pipelines import cli_release
+from pipelines.cli_output import JsonFlag, console, print_json
+from pipelines.config import load_pipeline_config, load_settings
 from pipelines.errors import ConfigError, FerryError
 from pipelines.logs import configure_logging
-from pipelines.models.base import Metric
 
 app = typer.Typer(
     help="Carries recommendation models from training to serving.",
@@ -28,16 +27,13 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Bring data in.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(cli_release.app)
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Count = Annotated[int, typer.Option("--count", "-n", min=1, max=50, help="How many items.")]
 EndDate = Annotated[
     str | None,
     typer.Option(help="The newest event falls on this day (YYYY-MM-DD)."),
 ]
-
-# Tables are as wide as their content, also when the output is no terminal.
-_console = Console(soft_wrap=True, highlight=False)
 
 
 def _parse_date(text: str | None) -> date | None:
@@ -112,54 +108,10 @@ def rank(
     with FerryClient(load_settings()) as client:
         answers = {method: client.rank(user, items, method) for method in methods}
     if as_json:
-        _print_json({method: answer.model_dump() for method, answer in answers.items()})
+        print_json({method: answer.model_dump() for method, answer in answers.items()})
         return
     for method, answer in answers.items():
         _print_answer(answer, f"for user {user}, by {method}", as_json=False)
-
-
-@app.command()
-def status(as_json: JsonFlag = False) -> None:
-    """What is live: version, since when, size in Redis, replicas, metrics."""
-    from pipelines.online.client import FerryClient
-
-    settings = load_settings()
-    with FerryClient(settings) as client:
-        units = client.status(UNITS)
-    metrics = _live_metrics(settings, {u.unit: u.live.version for u in units if u.live})
-    if as_json:
-        _print_json([{**u.model_dump(mode="json"), **metrics.get(u.unit, {})} for u in units])
-        return
-    for unit in units:
-        if unit.live is None:
-            _console.print(f"[bold]{unit.unit}[/]: nothing is live yet")
-            continue
-        details = metrics[unit.unit]
-        _console.print(
-            f"[bold]{unit.unit}[/] {unit.live.version}, live since "
-            f"{unit.live.since:%Y-%m-%d %H:%M:%S} UTC, data to {details['run_date']}"
-        )
-        lines = [f"{sum(unit.rows.values()):,} rows, {unit.redis_bytes / 1e6:.1f} MB in Redis"]
-        lines += [f"{name}: {state}" for name, state in unit.replicas.items()]
-        for name, metric in details["metrics"].items():
-            lines.append(f"{name} {Metric.model_validate(metric).describe()}")
-        for line in lines:
-            _console.print(f"  {escape(line)}")
-
-
-def _live_metrics(settings: Settings, versions: dict[str, int]) -> dict[str, dict[str, Any]]:
-    from pipelines.release.objects import ObjectStore
-    from pipelines.release.registry import Registry
-
-    registry = Registry(ObjectStore.connect(settings))
-    details: dict[str, dict[str, Any]] = {}
-    for unit, version in versions.items():
-        manifest = registry.sealed(unit, version)
-        details[unit] = {
-            "run_date": manifest.run_date.isoformat(),
-            "metrics": {name: m.model_dump() for name, m in manifest.metrics.items()},
-        }
-    return details
 
 
 @app.command("config")
@@ -170,14 +122,10 @@ def check_config() -> None:
     typer.echo(f"{settings.config}: valid; units: {', '.join(config.models.enabled_units())}")
 
 
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
-
-
 def _print_answer(answer: BaseModel, heading: str, as_json: bool) -> None:
     content = answer.model_dump()
     if as_json:
-        _print_json(content)
+        print_json(content)
         return
     has_scores = any(item["score"] is not None for item in content["items"])
     table = Table(
@@ -192,9 +140,9 @@ def _print_answer(answer: BaseModel, heading: str, as_json: bool) -> None:
             cells.append("" if item["score"] is None else f"{item['score']:.4f}")
         table.add_row(*cells)
     if content["items"]:
-        _console.print(table)
+        console.print(table)
     if content["note"]:
-        _console.print(f"note: {escape(content['note'])}")
+        console.print(f"note: {escape(content['note'])}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

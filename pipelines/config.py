@@ -268,6 +268,15 @@ class ReleaseConfig(Section):
     memory_reserve: float = Field(0.05, ge=0, lt=1)
 
 
+class RetentionConfig(Section):
+    """How many of a unit's newest versions are kept besides those that are needed."""
+
+    #: In Redis and on the model servers.
+    online: int = Field(3, ge=1)
+    #: In object storage.
+    stored: int = Field(14, ge=1)
+
+
 class PipelineConfig(Section):
     """The whole of `pipeline.yaml`."""
 
@@ -277,6 +286,7 @@ class PipelineConfig(Section):
     models: ModelsConfig = ModelsConfig()
     gates: GatesConfig = GatesConfig()
     release: ReleaseConfig = ReleaseConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 def load_pipeline_config(path: Path) -> PipelineConfig:

@@ -16,6 +16,8 @@ from pipelines.config import Unit
 from pipelines.errors import ConfigError
 
 RunType = Literal["scheduled", "manual", "backfill"]
+#: Whether a run's versions go live: only if nothing newer is, whatever is live, or not at all.
+ActivateMode = Literal["if_newest", "always", "never"]
 
 MAX_ATTEMPT = 9999
 
@@ -30,6 +32,7 @@ class RunPlan(BaseModel):
     run_type: RunType
     run_id: str
     units: tuple[Unit, ...]
+    activate: ActivateMode = "if_newest"
 
 
 def resolve_run_date(

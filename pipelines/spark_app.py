@@ -18,6 +18,7 @@ from typing import cast, get_args
 from pipelines.config import Settings, Unit, load_settings
 from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError, find_in_text
 from pipelines.logs import configure_logging
+from pipelines.release.runners import SparkRunner
 from pipelines.run import RunPlan
 from pipelines.spark import spark_session
 from pipelines.steps import build_step, features_step, ingest_step, stage_step
@@ -44,7 +45,7 @@ def run_step(settings: Settings, step: str, plan: RunPlan, unit: Unit | None) ->
             case "build", str():
                 build_step(spark, settings, plan, unit)
             case "stage", str():
-                stage_step(spark, settings, plan, unit)
+                stage_step(SparkRunner(spark), settings, plan, unit)
             case _:
                 raise ConfigError(f"no Spark step {step!r} with unit {unit!r}")
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,12 +24,16 @@ from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build, judge_data
 from pipelines.release.publish import publish
-from pipelines.release.runners import SparkRunner
-from pipelines.release.stage import bring_model, load_model
+from pipelines.release.retention import Removal, build_lease, retain
+from pipelines.release.rollback import Rollback, roll_back
+from pipelines.release.rules import known_unit
+from pipelines.release.runners import LocalRunner, Runner
+from pipelines.release.stage_model import bring_model, load_model
 from pipelines.release.stage_tables import stage_tables
+from pipelines.release.switch import hold_staging
 from pipelines.release.tables import PreparedTables, prepare_tables
-from pipelines.release.verify import SAVED_MODEL, verify_version
-from pipelines.run import RunPlan, RunType
+from pipelines.release.verify import verify_version
+from pipelines.run import ActivateMode, RunPlan, RunType
 from pipelines.spark import size_shuffles
 
 if TYPE_CHECKING:
@@ -61,19 +67,26 @@ class RunSummary(BaseModel):
     units: list[UnitResult]
 
 
-def plan_run(settings: Settings, run_date: date, run_type: RunType, run_id: str) -> RunPlan:
+def plan_run(
+    settings: Settings,
+    run_date: date,
+    run_type: RunType,
+    run_id: str,
+    activate: ActivateMode = "if_newest",
+) -> RunPlan:
     """Check configuration and services, and reserve this run's version."""
     config = load_pipeline_config(settings.config)
     with release_context(settings, config.release, run_id) as context:
         context.online.ping()
         context.registry.objects.check()
-        version = context.registry.reserve_version(context.online, run_date, run_id)
+        version = context.registry.reserve_version(context.online.leases, run_date, run_id)
     plan = RunPlan(
         run_date=run_date,
         version=version,
         run_type=run_type,
         run_id=run_id,
         units=config.models.enabled_units(),
+        activate=activate,
     )
     _remove_old_runs(Path(settings.lake.runs), keep=plan.version)
     return plan
@@ -131,7 +144,12 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
     """
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
-    with release_context(settings, config.release, plan.run_id) as context:
+    with (
+        _release(settings, plan, unit) as context,
+        context.online.leases.hold(
+            build_lease(unit, plan.version), context.owner, label=f"{unit} {plan.version}"
+        ) as lease,
+    ):
         if context.registry.manifest(unit, plan.version):
             log.info("%s %s is sealed already: nothing to build", unit, plan.version)
             return
@@ -153,6 +171,7 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
             "training": json.loads(Path(paths.data_summary).read_text(encoding="utf-8")),
         }
         judged = judge_build(context, spark, Candidate(unit, inputs, built, prepared))
+        lease.require()
         registry, gates, champion = context.registry, judged.gates, judged.champion
         manifest = publish(
             registry, plan, unit, judged.built, prepared, data, folder, gates, champion
@@ -163,30 +182,65 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
         log.warning("%s %s is refused: %s", unit, plan.version, manifest.refusal)
 
 
-def stage_step(spark: SparkSession, settings: Settings, plan: RunPlan, unit: Unit) -> None:
-    """Put a sealed version online beside the live one and compare its answers."""
+@contextmanager
+def _release(settings: Settings, plan: RunPlan, unit: Unit) -> Iterator[ReleaseContext]:
+    """Open what a unit's release needs; the owner of its leases is this unit of this run."""
     config = load_pipeline_config(settings.config)
-    with release_context(settings, config.release, plan.run_id) as context:
+    with release_context(settings, config.release, f"{plan.run_id}, {unit}") as context:
+        yield context
+
+
+def release_refusal(settings: Settings, plan: RunPlan, unit: Unit) -> str | None:
+    """Return why a unit's sealed version will not go live, or None if it may."""
+    with _release(settings, plan, unit) as context:
+        return refusal(context, context.registry.sealed(unit, plan.version), plan.activate)
+
+
+def stage_step(runner: Runner, settings: Settings, plan: RunPlan, unit: Unit) -> None:
+    """Put a sealed version online beside the live one and compare its answers.
+
+    A version that may not go live is not staged.
+    """
+    with _release(settings, plan, unit) as context:
         manifest = context.registry.sealed(unit, plan.version)
-        if reason := refusal(plan.version, context.online.pointer(unit)):
+        if reason := refusal(context, manifest, plan.activate):
             log.info("%s is not staged: %s", unit, reason)
             return
-        if manifest.tables:
-            staged = stage_tables(context, manifest, SparkRunner(spark))
-            log.info("staged: memory: %s", staged.memory)
-            log.info("staged: %s", staged.describe())
-        if manifest.files_below(SAVED_MODEL):
-            bring_model(context, manifest)
-            load_model(context, manifest)
-        for check in verify_version(context, manifest):
-            log.info("staged: %s agree", check)
+        with hold_staging(context, unit):
+            if manifest.tables:
+                staged = stage_tables(context, manifest, runner)
+                log.info("staged: memory: %s", staged.memory)
+                log.info("staged: %s", staged.describe())
+            if manifest.has_model:
+                bring_model(context, manifest)
+                load_model(context, manifest)
+            for check in verify_version(context, manifest):
+                log.info("staged: %s agree", check)
 
 
 def activate_step(settings: Settings, plan: RunPlan, unit: Unit) -> Activation:
     """Switch one unit to this run's version, or say why not."""
+    with _release(settings, plan, unit) as context:
+        manifest = context.registry.sealed(unit, plan.version)
+        return activate(context, manifest, plan.activate)
+
+
+def rollback_step(
+    settings: Settings, unit: str, version: int | None, reason: str, owner: str
+) -> Rollback:
+    """Make an earlier version of a unit live again."""
     config = load_pipeline_config(settings.config)
-    with release_context(settings, config.release, plan.run_id) as context:
-        return activate(context, context.registry.sealed(unit, plan.version))
+    with release_context(settings, config.release, owner) as context:
+        return roll_back(context, known_unit(unit), version, reason, LocalRunner())
+
+
+def retention_step(settings: Settings, unit: Unit, *, dry_run: bool) -> Removal:
+    """Remove a unit's old versions, or only say which; returns them."""
+    config = load_pipeline_config(settings.config)
+    with release_context(settings, config.release, "retention") as context:
+        removal = retain(context, unit, config.retention, dry_run=dry_run)
+    log.info("%s: %s %s", unit, "would remove" if dry_run else "removed", removal)
+    return removal
 
 
 def finish_step(settings: Settings, plan: RunPlan) -> RunSummary:
@@ -202,7 +256,7 @@ def finish_step(settings: Settings, plan: RunPlan) -> RunSummary:
 
 
 def _result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
-    pointer = context.online.pointer(unit)
+    pointer = context.online.pointers.get(unit)
     live = pointer.version if pointer else None
     manifest = context.registry.manifest(unit, plan.version)
     if manifest is None:
@@ -217,7 +271,7 @@ def _result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
             reason="released by this run",
             metrics=manifest.metrics,
         )
-    refused = manifest.refusal or refusal(plan.version, pointer)
+    refused = refusal(context, manifest, plan.activate)
     return UnitResult(
         unit=unit,
         outcome="refused" if refused else "failed",

@@ -8,22 +8,26 @@ answer and a note that says which.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import Settings
-from pipelines.errors import FerryError, ReleaseError, ServiceError
+from pipelines.errors import ReleaseError, ServiceError
 from pipelines.features.schema import ITEM_FEATURES, USER_FEATURES
 from pipelines.online.layout import TableMeta, Value
 from pipelines.online.ranking_inputs import Row, candidate_rows, pmml_rows, serving_inputs
-from pipelines.online.store import OnlineStore, Pointer, parse_feature_row
+from pipelines.online.store import OnlineStore, parse_feature_row
 from pipelines.online.tf_serving import ModelServer
+from pipelines.release.manifest import PMML_FILE
 from pipelines.release.objects import ObjectStore
 from pipelines.release.registry import Registry
+
+if TYPE_CHECKING:
+    from pipelines.online.pmml import PmmlScorer
 
 Method = Literal["embeddings", "pmml", "tf_serving"]
 
@@ -33,8 +37,7 @@ RANKING_UNITS: dict[Method, str] = {
     "pmml": "ctr_pmml",
     "tf_serving": "embedding_mlp",
 }
-#: Units with a model on the model servers.
-SERVED_UNITS = ("embedding_mlp",)
+_TABLES_REMEMBERED = 64
 POPULAR = "popular"
 POPULAR_ID = "all"
 
@@ -60,33 +63,23 @@ class Answer(BaseModel):
     note: str | None = None
 
 
-class UnitStatus(BaseModel):
-    """What is live of a unit."""
-
-    model_config = ConfigDict(frozen=True)
-
-    unit: str
-    live: Pointer | None
-    rows: dict[str, int] = {}
-    redis_bytes: int = 0
-    replicas: dict[str, str] = {}
-
-
-class _LiveUnit:
+class LiveUnit:
     """One version of a unit, as the pointer named it when the request came."""
 
-    def __init__(self, online: OnlineStore, unit: str) -> None:
-        pointer = online.pointer(unit)
-        if pointer is None:
-            raise ReleaseError(
-                f"nothing of {unit} is live in Redis at {online.address}: 'make run' releases it"
-            )
+    def __init__(
+        self, online: OnlineStore, unit: str, version: int, tables: Mapping[str, TableMeta]
+    ) -> None:
         self.online = online
         self.unit = unit
-        self.version = pointer.version
-        self.tables = online.table_meta(unit, self.version)
+        self.version = version
+        self.tables = tables
 
     def meta(self, table: str) -> TableMeta:
+        """Return how a table is laid out.
+
+        Raises:
+            ReleaseError: the version has no such table in Redis.
+        """
         meta = self.tables.get(table)
         if meta is None:
             raise ReleaseError(
@@ -96,6 +89,7 @@ class _LiveUnit:
         return meta
 
     def read(self, table: str, ids: Sequence[str]) -> dict[str, Value]:
+        """Return the values of those `ids` that the table has."""
         return self.online.read(self.unit, self.version, self.meta(table), ids)
 
 
@@ -109,10 +103,19 @@ class FerryClient:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.online = OnlineStore.connect(settings)
+        # Immutable, as everything under a version is: read once.
+        self._tables: dict[tuple[str, int], dict[str, TableMeta]] = {}
+        self._servers: list[ModelServer] = []
+        self._scorers: dict[str, tuple[int, PmmlScorer]] = {}
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end what scores PMML."""
         self.online.close()
+        for server in self._servers:
+            server.close()
+        for _, scorer in self._scorers.values():
+            scorer.close()
+        self._servers, self._scorers = [], {}
 
     def __enter__(self) -> FerryClient:
         """Return the client, to be closed at the end of the block."""
@@ -122,9 +125,26 @@ class FerryClient:
         """Close the connections."""
         self.close()
 
+    def live(self, unit: str) -> LiveUnit:
+        """Return what the unit's pointer names now."""
+        pointer = self.online.pointers.get(unit)
+        if pointer is None:
+            raise ReleaseError(
+                f"nothing of {unit} is live in Redis at {self.online.address}: 'make run' "
+                f"releases it, 'ferry restore {unit}' brings back what was lost"
+            )
+        version = pointer.version
+        tables = self._tables.get((unit, version))
+        if not tables:
+            tables = self.online.table_meta(unit, version)
+            if len(self._tables) >= _TABLES_REMEMBERED:
+                self._tables.clear()
+            self._tables[unit, version] = tables
+        return LiveUnit(self.online, unit, version, tables)
+
     def recommend(self, user_id: str, count: int = 10) -> Answer:
         """Return the user's best unseen items; popular items for a user without a list."""
-        live = _LiveUnit(self.online, "recs")
+        live = self.live("recs")
         lists = live.read("user_items", [user_id])
         note = None
         if user_id not in lists:
@@ -136,7 +156,7 @@ class FerryClient:
 
     def similar(self, item_id: str, count: int = 10) -> Answer:
         """Return the items nearest to one item, most similar first, with their cosine."""
-        live = _LiveUnit(self.online, "embeddings")
+        live = self.live("embeddings")
         neighbours = live.read("neighbours", [item_id]).get(item_id)
         if neighbours is None:
             note = f"item {item_id} is unknown, or too rare to have a vector"
@@ -158,15 +178,14 @@ class FerryClient:
         are scored as unknown items (PMML and TensorFlow Serving).
         """
         candidates = list(dict.fromkeys(item_ids))
-        live = _LiveUnit(self.online, RANKING_UNITS[method])
+        live = self.live(RANKING_UNITS[method])
         notes: list[str] = []
         scores: list[float | None]
         if method == "embeddings":
             scores = self._score_by_embeddings(live, user_id, candidates, notes)
         else:
             rows = self._rows(live, user_id, candidates, notes)
-            score = self._score_by_pmml if method == "pmml" else self._score_by_model
-            scores = list(score(live, rows))
+            scores = list(self.score(live, rows, method))
         order = sorted(
             range(len(candidates)),
             key=lambda i: (scores[i] is None, -(scores[i] or 0.0)),
@@ -180,7 +199,7 @@ class FerryClient:
         )
 
     def _score_by_embeddings(
-        self, live: _LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
+        self, live: LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
     ) -> list[float | None]:
         user = live.read("user_vectors", [user_id]).get(user_id)
         if user is None:
@@ -193,7 +212,7 @@ class FerryClient:
         return [_cosine(anchor, vectors.get(item)) for item in items]
 
     def _rows(
-        self, live: _LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
+        self, live: LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
     ) -> list[Row]:
         users = live.read("user_features", [user_id])
         known = live.read("item_features", items)
@@ -208,67 +227,48 @@ class FerryClient:
         }
         return candidate_rows(user_id, user, features)
 
-    def _score_by_pmml(self, live: _LiveUnit, rows: Sequence[Row]) -> list[float]:
+    def score(self, live: LiveUnit, rows: Sequence[Row], method: Method) -> list[float]:
+        """Return the model's score of each row of raw features, by exactly the live version."""
+        if method == "pmml":
+            return self.pmml(live.unit, live.version).score(pmml_rows(rows))
+        failures = []
+        for server in self._replicas():
+            try:
+                return server.predict_rest(live.unit, live.version, serving_inputs(rows))
+            except ServiceError as error:
+                failures.append(str(error))
+        raise ServiceError("; ".join(failures))
+
+    def pmml(self, unit: str, version: int) -> PmmlScorer:
+        """Return the scorer of a version's PMML; the last one of each unit is kept."""
         from pipelines.online.pmml import PmmlScorer
 
+        known = self._scorers.get(unit)
+        if known and known[0] == version:
+            return known[1]
         registry = Registry(ObjectStore.connect(self.settings))
-        manifest = registry.sealed(live.unit, live.version)
-        entry = next(e for e in manifest.files if e.name == "model.pmml")
+        manifest = registry.sealed(unit, version)
+        entry = next(e for e in manifest.files if e.name == PMML_FILE)
         with tempfile.TemporaryDirectory(prefix="ferry-pmml-") as folder:
             path = Path(folder) / entry.name
             registry.download(manifest, entry, path)
             scorer = PmmlScorer(path)
-            try:
-                return scorer.score(pmml_rows(rows))
-            finally:
-                scorer.close()
+        self._scorers[unit] = (version, scorer)
+        if known:
+            known[1].close()
+        return scorer
 
-    def _score_by_model(self, live: _LiveUnit, rows: Sequence[Row]) -> list[float]:
-        failures = []
-        for replica in self.settings.tf_serving:
-            with ModelServer(replica) as server:
-                try:
-                    return server.predict_rest(live.unit, live.version, serving_inputs(rows))
-                except ServiceError as error:
-                    failures.append(str(error))
-        raise ServiceError("; ".join(failures))
+    def _replicas(self) -> list[ModelServer]:
+        if not self._servers:
+            self._servers = [ModelServer(replica) for replica in self.settings.tf_serving]
+        return self._servers
 
     def _titles(self, ids: Sequence[str]) -> dict[str, Value]:
         """Return titles from whichever unit that carries them is live; none is no error."""
         for unit in ("recs", "embeddings"):
-            if self.online.pointer(unit) is not None:
-                return _LiveUnit(self.online, unit).read("titles", ids)
+            if self.online.pointers.get(unit) is not None:
+                return self.live(unit).read("titles", ids)
         return {}
-
-    def status(self, units: Sequence[str]) -> list[UnitStatus]:
-        """Return what is live of each unit, its size in Redis and its state on each replica."""
-        return [self._unit_status(unit) for unit in units]
-
-    def _unit_status(self, unit: str) -> UnitStatus:
-        pointer = self.online.pointer(unit)
-        if pointer is None:
-            return UnitStatus(unit=unit, live=None)
-        tables = self.online.table_meta(unit, pointer.version)
-        return UnitStatus(
-            unit=unit,
-            live=pointer,
-            rows={name: meta.rows for name, meta in tables.items()},
-            redis_bytes=sum(
-                self.online.memory_of(unit, pointer.version, meta) for meta in tables.values()
-            ),
-            replicas=self._replicas(unit, pointer.version) if unit in SERVED_UNITS else {},
-        )
-
-    def _replicas(self, unit: str, version: int) -> dict[str, str]:
-        states = {}
-        for replica in self.settings.tf_serving:
-            with ModelServer(replica) as server:
-                try:
-                    state, message = server.versions(unit).get(version, ("absent", ""))
-                except FerryError as error:
-                    state, message = "unreachable", str(error)
-                states[replica.grpc] = f"{state} {message}".strip()
-        return states
 
 
 def _cosine(anchor: np.ndarray, other: Value | None) -> float | None:

@@ -1,96 +1,32 @@
-"""The connection to Redis, its pointer and its tables."""
+"""Everything that Ferry keeps in Redis: pointers, leases, and the tables behind the pointers."""
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, cast
 
-import redis
-from pydantic import BaseModel, ConfigDict
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError, ResponseError
-from redis.retry import Retry
+from redis.exceptions import ResponseError
 
 from pipelines.config import Settings
-from pipelines.errors import ReleaseError, ServiceError
 from pipelines.online import bulk
 from pipelines.online.buckets import Bucket, pack_buckets
+from pipelines.online.connection import explained, open_redis, redis_address
 from pipelines.online.layout import Keys, TableMeta, Value, bucket_of, unpack
+from pipelines.online.leases import Leases
+from pipelines.online.pointer import PointerStore
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_TIMEOUT_SECONDS = 10.0
-_RETRIES = 3
 #: Buckets per round trip: enough to hide latency, and few enough that others are served between.
 _BUCKETS_AT_ONCE = 256
 #: Bytes of whole buckets per round trip.
 _READ_BYTES = 4 << 20
 
-# Moves the pointer in one step, so that no reader and no second writer sees it half-way.
-# ARGV: version, since, expected live version ('' for none), '1' to allow going back.
-# Answers {moved, live version before}.
-_SWITCH = """
-local live = redis.call('HGET', KEYS[1], 'version') or ''
-if live == ARGV[1] then return {1, live} end
-if live ~= ARGV[3] then return {0, live} end
-if live ~= '' and ARGV[4] ~= '1' and tonumber(ARGV[1]) < tonumber(live) then return {0, live} end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], 'previous', live, 'since', ARGV[2])
-return {1, live}
-"""
-
-# Puts back the whole pointer as it was, but only if it still is what we made of it.
-# ARGV: expected version, then the former fields and values (none: there was no pointer).
-_RESTORE = """
-if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
-redis.call('DEL', KEYS[1])
-if #ARGV > 1 then redis.call('HSET', KEYS[1], unpack(ARGV, 2)) end
-return 1
-"""
-
-_UNLOCK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
-
-
-class Pointer(BaseModel):
-    """Which version of a unit is live, since when, and which was before it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: int
-    previous: int | None = None
-    since: datetime
-
-
-def redis_address(url: str) -> str:
-    """Return ``host:port`` of a Redis URL, without its password."""
-    parts = urlsplit(url)
-    return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
-
-
-def _explained(method: Callable[P, R]) -> Callable[P, R]:
-    """Turn what redis-py raises into one line with the address."""
-
-    @functools.wraps(method)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        except RedisError as error:
-            address = args[0].address  # type: ignore[attr-defined]
-            raise ServiceError(f"Redis at {address}: {error}") from error
-
-    return wrapper
-
 
 class OnlineStore:
-    """Everything that Ferry reads and writes in Redis.
+    """One Redis: `pointers`, `leases`, and the tables by the methods of this class.
 
     Every method raises ServiceError, with the address, if Redis does not answer or refuses.
     """
@@ -98,12 +34,9 @@ class OnlineStore:
     def __init__(self, url: str, prefix: str) -> None:
         self.address = redis_address(url)
         self.prefix = prefix
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
-            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES),
-        )
+        self._redis = open_redis(url)
+        self.pointers = PointerStore(self._redis, prefix, self.address)
+        self.leases = Leases(self._redis, prefix, self.address)
 
     @classmethod
     def connect(cls, settings: Settings) -> OnlineStore:
@@ -118,96 +51,19 @@ class OnlineStore:
         """Return the names of a unit's keys."""
         return Keys(self.prefix, unit)
 
-    @_explained
+    @explained
     def ping(self) -> None:
         """Check that Redis answers."""
         self._redis.ping()
 
-    # --- the pointer ---
-
-    @_explained
-    def pointer(self, unit: str) -> Pointer | None:
-        """Return what is live, or None if nothing ever was."""
-        fields = cast(dict[bytes, bytes], self._redis.hgetall(self.keys(unit).live))
-        if not fields:
-            return None
-        previous = fields.get(b"previous")
-        return Pointer(
-            version=int(fields[b"version"]),
-            previous=int(previous) if previous else None,
-            since=datetime.fromisoformat(fields[b"since"].decode()),
-        )
-
-    @_explained
-    def switch(
-        self, unit: str, version: int, *, expected: Pointer | None, allow_backward: bool = False
-    ) -> bool:
-        """Make `version` live, atomically, if `expected` still is; return whether it is live now.
-
-        It moves only forward unless `allow_backward`.
-        """
-        answer = self._redis.eval(
-            _SWITCH,
-            1,
-            self.keys(unit).live,
-            str(version),
-            datetime.now(UTC).isoformat(timespec="milliseconds"),
-            str(expected.version) if expected else "",
-            "1" if allow_backward else "0",
-        )
-        return bool(answer[0])
-
-    @_explained
-    def put_back(self, unit: str, version: int, former: Pointer | None) -> bool:
-        """Undo :meth:`switch` to `version`: the pointer is exactly `former` again.
-
-        Returns False, and changes nothing, if something else moved the pointer meanwhile.
-        """
-        fields: list[str] = []
-        if former:
-            previous = str(former.previous) if former.previous else ""
-            since = former.since.isoformat(timespec="milliseconds")
-            fields = ["version", str(former.version), "previous", previous, "since", since]
-        return bool(self._redis.eval(_RESTORE, 1, self.keys(unit).live, str(version), *fields))
-
-    @contextmanager
-    def lock(self, name: str, owner: str, seconds: int) -> Iterator[None]:
-        """Hold a lock by name for at most `seconds`.
-
-        Raises:
-            ReleaseError: another run holds it; the message names the holder.
-        """
-        key = f"{self.prefix}:lock:{name}"
-        if not self._try_lock(key, owner, seconds):
-            raise ReleaseError(f"{name} is being changed by {self._holder(key)}: try again later")
-        try:
-            yield
-        finally:
-            self._unlock(key, owner)
-
-    @_explained
-    def _try_lock(self, key: str, owner: str, seconds: int) -> bool:
-        return bool(self._redis.set(key, owner, nx=True, ex=seconds))
-
-    @_explained
-    def _holder(self, key: str) -> str:
-        holder = cast(bytes | None, self._redis.get(key))
-        return holder.decode() if holder else "another run"
-
-    @_explained
-    def _unlock(self, key: str, owner: str) -> None:
-        self._redis.eval(_UNLOCK, 1, key, owner)
-
-    # --- tables ---
-
-    @_explained
+    @explained
     def write_meta(self, unit: str, version: int, tables: Sequence[TableMeta]) -> None:
         """Describe a version's tables; written when all of them are complete."""
         if tables:
             key = self.keys(unit).meta(version)
             self._redis.hset(key, mapping={t.name: t.model_dump_json() for t in tables})
 
-    @_explained
+    @explained
     def table_meta(self, unit: str, version: int) -> dict[str, TableMeta]:
         """Return the descriptions of a version's tables; empty if it is not staged."""
         raw = cast(dict[bytes, bytes], self._redis.hgetall(self.keys(unit).meta(version)))
@@ -229,7 +85,7 @@ class OnlineStore:
         self.write_buckets(unit, version, meta, lambda: pack_buckets(batch, meta), replace=replace)
         return int(batch.num_rows)
 
-    @_explained
+    @explained
     def write_buckets(
         self,
         unit: str,
@@ -273,7 +129,7 @@ class OnlineStore:
             commands = [bulk.command(*command, key(bucket), *options) for bucket in some]
             yield from zip(some, bulk.execute(self._redis, commands), strict=True)
 
-    @_explained
+    @explained
     def count_rows(self, unit: str, version: int, meta: TableMeta) -> int:
         """Count a table's entities, bucket by bucket."""
         return sum(rows for _, rows in self._each_bucket(unit, version, meta, (b"HLEN",)))
@@ -296,7 +152,7 @@ class OnlineStore:
             )
             yield Bucket(number, list(fields), list(fields.values()))
 
-    @_explained
+    @explained
     def _next(self, replies: Iterator[tuple[int, Any]]) -> tuple[int, Any] | None:
         return next(replies, None)
 
@@ -307,7 +163,7 @@ class OnlineStore:
         packed = self.read_packed(unit, version, meta, ids)
         return {entity_id: unpack(value, meta) for entity_id, value in packed.items()}
 
-    @_explained
+    @explained
     def read_packed(
         self, unit: str, version: int, meta: TableMeta, ids: Sequence[str]
     ) -> dict[str, bytes]:
@@ -320,7 +176,7 @@ class OnlineStore:
         packed: list[Any] = pipeline.execute()
         return {i: value for i, value in zip(ids, packed, strict=True) if value is not None}
 
-    @_explained
+    @explained
     def memory_of(self, unit: str, version: int, meta: TableMeta) -> int:
         """Return the bytes that a table takes in Redis, by its own account (MEMORY USAGE)."""
         sizes = self._each_bucket(
@@ -328,12 +184,12 @@ class OnlineStore:
         )
         return sum(size or 0 for _, size in sizes)
 
-    @_explained
+    @explained
     def memory_info(self) -> dict[str, Any]:
         """Return what ``INFO memory`` says; which fields there are depends on the server."""
         return self._redis.info("memory")
 
-    @_explained
+    @explained
     def hash_limits(self) -> dict[str, int] | None:
         """Return the server's ``hash-max-…`` settings, or None where CONFIG is forbidden."""
         try:
@@ -342,7 +198,7 @@ class OnlineStore:
             return None
         return {name: int(value) for name, value in found.items() if value.isdigit()}
 
-    @_explained
+    @explained
     def unlink_tables(self, unit: str, version: int, tables: Sequence[TableMeta] = ()) -> None:
         """Remove a version's tables by enumeration, descriptions last.
 

@@ -1,23 +1,27 @@
-"""The switch: desired state, pointer, labels; then a look through the pointer, or all goes back."""
+"""Activation: a staged version goes live, if the rules let it, or says why not."""
 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.errors import FerryError, ReleaseError, VerificationError
-from pipelines.online.store import Pointer
 from pipelines.release.context import ReleaseContext
-from pipelines.release.manifest import ActiveVersion, Manifest
-from pipelines.release.stage import label_stable
-from pipelines.release.verify import SAVED_MODEL, verify_version
+from pipelines.release.manifest import Manifest
+from pipelines.release.rules import activation_refusal
+from pipelines.release.switch import (
+    hold,
+    last_settled,
+    live_version,
+    make_switch,
+    next_state,
+    settle,
+)
+from pipelines.release.verify import verify_version
+from pipelines.run import ActivateMode
 
 log = logging.getLogger(__name__)
-
-Outcome = Literal["live", "refused"]
 
 
 class Activation(BaseModel):
@@ -25,90 +29,65 @@ class Activation(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    outcome: Outcome
+    outcome: Literal["live", "refused"]
     reason: str
 
 
-def refusal(version: int, live: Pointer | None) -> str | None:
-    """Return why `version` may not go live now, or None if it may: only forward."""
-    if live is not None and version < live.version:
-        return f"version {version} is older than {live.version}, which is live"
-    return None
+def refusal(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> str | None:
+    """Return why the version may not go live now, or None if it may.
+
+    What is live is what the pointer names; where Redis lost it, what object storage says.
+    """
+    pointer = context.online.pointers.get(manifest.unit)
+    desired = last_settled(context.registry.active(manifest.unit))
+    return activation_refusal(
+        manifest.version,
+        live_version(pointer, desired),
+        mode=mode,
+        withdrawn=desired.withdrawn if desired else {},
+        gates=manifest.refusal,
+    )
 
 
-def activate(context: ReleaseContext, manifest: Manifest) -> Activation:
+def activate(
+    context: ReleaseContext, manifest: Manifest, mode: ActivateMode = "if_newest"
+) -> Activation:
     """Make a staged version live, verify it through the pointer, or put everything back.
 
     Raises:
         VerificationError: the version answered wrongly before or after the switch; what was
             live before is live.
-        ReleaseError: something else moved the pointer at the same moment.
+        ReleaseError: something else changes the unit at the same moment.
     """
-    unit, version = manifest.unit, manifest.version
-    former = context.online.pointer(unit)
-    if reason := refusal(version, former):
-        return Activation(outcome="refused", reason=reason)
+    unit = manifest.unit
+    if done := settle(context, unit):
+        log.info(done)
+    if ended := _ended(context, manifest, mode):
+        return ended
     for check in verify_version(context, manifest):
         log.info("before the switch: %s agree", check)
-    if former and former.version == version:
-        return Activation(outcome="live", reason=f"version {version} is already live")
-
-    desired = context.registry.active(unit)
-    context.registry.set_active(
-        ActiveVersion(
-            unit=unit,
-            version=version,
-            previous=former.version if former else None,
-            at=datetime.now(UTC),
-            who=context.owner,
-            why=f"release of run date {manifest.run_date}",
+    with hold(context, unit) as lease:
+        # Decided again: what is live may have changed while the answers were compared.
+        if ended := _ended(context, manifest, mode):
+            return ended
+        former = context.registry.active(unit)
+        wanted = next_state(
+            context,
+            unit,
+            manifest.version,
+            "release",
+            f"release of run date {manifest.run_date}",
+            backward=mode == "always",
+            withdrawn=former.withdrawn if former else {},
         )
-    )
-    try:
-        if not context.online.switch(unit, version, expected=former):
-            raise ReleaseError(f"{unit}: another run moved the pointer while {version} went live")
-        _follow_labels(context, manifest)
-        _verify_through_pointer(context, manifest)
-    except FerryError as error:
-        _go_back(context, manifest, former, desired, str(error))
-        raise
-    return Activation(outcome="live", reason=f"version {version} is live")
+        make_switch(context, lease, wanted, manifest)
+    return Activation(outcome="live", reason=f"version {manifest.version} is live")
 
 
-def _follow_labels(context: ReleaseContext, manifest: Manifest) -> None:
-    pointer = context.online.pointer(manifest.unit)
-    if pointer and manifest.files_below(SAVED_MODEL):
-        label_stable(context, manifest.unit, pointer)
-
-
-def _verify_through_pointer(context: ReleaseContext, manifest: Manifest) -> None:
-    pointer = context.online.pointer(manifest.unit)
-    if pointer is None or pointer.version != manifest.version:
-        raise VerificationError(
-            f"{manifest.unit}: the pointer names {pointer.version if pointer else 'nothing'} "
-            f"after the switch to {manifest.version}"
-        )
-    for check in verify_version(context, manifest):
-        log.info("after the switch: %s agree", check)
-
-
-def _go_back(
-    context: ReleaseContext,
-    manifest: Manifest,
-    former: Pointer | None,
-    desired: ActiveVersion | None,
-    why: str,
-) -> None:
-    """Restore pointer, desired state and labels to what they were before the switch."""
-    unit, version = manifest.unit, manifest.version
-    log.error("%s %s goes back: %s", unit, version, why)
-    context.online.put_back(unit, version, former)
-    recorded = context.registry.active(unit)
-    # Where another run has recorded its own switch meanwhile, that one stands.
-    if recorded and recorded.version == version:
-        if desired:
-            update = {"at": datetime.now(UTC), "who": context.owner, "why": f"back: {why}"}
-            context.registry.set_active(desired.model_copy(update=update))
-        else:
-            context.registry.clear_active(unit)
-    _follow_labels(context, manifest)
+def _ended(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> Activation | None:
+    if reason := refusal(context, manifest, mode):
+        return Activation(outcome="refused", reason=reason)
+    pointer = context.online.pointers.get(manifest.unit)
+    if pointer and pointer.version == manifest.version:
+        return Activation(outcome="live", reason=f"version {manifest.version} is already live")
+    return None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.config import ReleaseConfig, Settings
+from pipelines.online.client import FerryClient
 from pipelines.online.store import OnlineStore
 from pipelines.release.objects import ObjectStore
 from pipelines.release.registry import Registry
@@ -14,12 +15,16 @@ from pipelines.release.registry import Registry
 
 @dataclass(frozen=True)
 class ReleaseContext:
-    """The services of a release; `owner` names the run in locks and in the history."""
+    """The services of a release; `owner` names the run, or the person, in leases and the history.
+
+    `client` reads as every reader does.
+    """
 
     settings: Settings
     config: ReleaseConfig
     registry: Registry
     online: OnlineStore
+    client: FerryClient
     owner: str
 
 
@@ -28,9 +33,6 @@ def release_context(
     settings: Settings, config: ReleaseConfig, owner: str
 ) -> Iterator[ReleaseContext]:
     """Connect to Redis and object storage for the time of the block."""
-    online = OnlineStore.connect(settings)
-    try:
+    with FerryClient(settings) as client:
         registry = Registry(ObjectStore.connect(settings))
-        yield ReleaseContext(settings, config, registry, online, owner)
-    finally:
-        online.close()
+        yield ReleaseContext(settings, config, registry, client.online, client, owner)

@@ -91,7 +91,7 @@ def judge_build(
     unit, inputs, built = candidate.unit, candidate.inputs, candidate.built
     gates = _RESULTS.validate_json(Path(inputs.paths.data_gates).read_bytes())
     gates += model_gates(unit, built.metrics, getattr(inputs.config.gates.models, unit))
-    pointer = context.online.pointer(unit)
+    pointer = context.online.pointers.get(unit)
     live = pointer.version if pointer else None
     values, compared = _judge_against_champion(context.registry, spark, candidate, live)
     gates += compared

@@ -12,6 +12,11 @@ from pipelines.models.base import Metric, ScoredRequest
 from pipelines.online.layout import TableMeta, Value
 from pipelines.run import RunType
 
+#: Names of a version's artifacts.
+GOLDEN_FILE = "golden.json"
+PMML_FILE = "model.pmml"
+SAVED_MODEL = "saved_model"
+
 
 class FileEntry(BaseModel):
     """One file of a version: its name below the version, bytes and SHA-256 in hex."""
@@ -53,6 +58,16 @@ class Manifest(BaseModel):
         """Return the files whose name starts with ``folder/``."""
         return [entry for entry in self.files if entry.name.startswith(f"{folder}/")]
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the version has a SavedModel for the model servers."""
+        return bool(self.files_below(SAVED_MODEL))
+
+    @property
+    def has_pmml(self) -> bool:
+        """Whether the version has a PMML."""
+        return any(entry.name == PMML_FILE for entry in self.files)
+
     def table_parts(self, table: str) -> list[FileEntry]:
         """Return the Parquet files that hold a table."""
         return self.files_below(f"tables/{table}")
@@ -74,16 +89,3 @@ class Golden(BaseModel):
 
     tables: list[GoldenTable] = []
     scores: list[ScoredRequest] = []
-
-
-class ActiveVersion(BaseModel):
-    """The desired state of a unit (``releases/<unit>/active.json``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    unit: str
-    version: int
-    previous: int | None
-    at: datetime
-    who: str
-    why: str

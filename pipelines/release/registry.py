@@ -7,17 +7,39 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.errors import ReleaseError
-from pipelines.online.store import OnlineStore
-from pipelines.release.manifest import ActiveVersion, FileEntry, Golden, Manifest
+from pipelines.online.leases import Leases
+from pipelines.release.desired import DesiredState
+from pipelines.release.manifest import FileEntry, Golden, Manifest
 from pipelines.release.objects import ObjectStore
 from pipelines.run import MAX_ATTEMPT, make_version
 
-_LOCK_SECONDS = 60
+_ALLOCATION_WAIT_SECONDS = 10.0
+
+MANIFEST = "manifest.json"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class UnknownVersionError(ReleaseError):
+    """A version that does not exist, or was never sealed. Trying again can't help."""
+
+    retryable = False
+
+
+class Reservation(BaseModel):
+    """Which run a version belongs to (``runs/<date>/<attempt>.json``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    at: datetime
 
 
 class Registry:
@@ -26,28 +48,50 @@ class Registry:
     def __init__(self, objects: ObjectStore) -> None:
         self.objects = objects
 
-    def reserve_version(self, online: OnlineStore, run_date: date, run_id: str) -> int:
+    def reserve_version(self, leases: Leases, run_date: date, run_id: str) -> int:
         """Reserve a version for a run; the same run asking again gets the same version.
 
         Raises:
             ReleaseError: another run is reserving right now, or the date has no attempt left.
         """
         folder = f"runs/{run_date.isoformat()}/"
-        with online.lock("version allocation", run_id, _LOCK_SECONDS):
-            attempts: dict[int, str] = {}
-            for key in self.objects.list_keys(folder):
-                text = self.objects.get_text(key)
-                attempts[int(Path(key).stem)] = json.loads(text)["run_id"] if text else ""
+        label = f"the allocation of versions for {run_date}"
+        with leases.hold(
+            f"versions:{run_date}", run_id, label=label, wait=_ALLOCATION_WAIT_SECONDS
+        ) as lease:
+            attempts = {
+                int(Path(key).stem): self._required(key, Reservation).run_id
+                for key in self.objects.list_keys(folder)
+            }
             mine = [attempt for attempt, owner in attempts.items() if owner == run_id]
             attempt = mine[0] if mine else max(attempts, default=0) + 1
             if attempt > MAX_ATTEMPT:
                 raise ReleaseError(f"run date {run_date} has used all {MAX_ATTEMPT} attempts")
             if not mine:
+                lease.require()
+                reservation = Reservation(run_id=run_id, at=datetime.now(UTC))
                 self.objects.put_text(
-                    f"{folder}{attempt:04d}.json",
-                    json.dumps({"run_id": run_id, "at": datetime.now(UTC).isoformat()}),
+                    f"{folder}{attempt:04d}.json", reservation.model_dump_json(indent=2)
                 )
         return make_version(run_date, attempt)
+
+    def _read(self, key: str, kind: type[M]) -> M | None:
+        text = self.objects.get_text(key)
+        if text is None:
+            return None
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as error:
+            raise ReleaseError(
+                f"{self.objects.address}, {key}: the document is corrupt, or of another version "
+                f"of Ferry: {error.errors()[0]['msg']}"
+            ) from error
+
+    def _required(self, key: str, kind: type[M]) -> M:
+        found = self._read(key, kind)
+        if found is None:
+            raise ReleaseError(f"{self.objects.address}: {key} vanished while it was read")
+        return found
 
     # --- versions ---
 
@@ -58,24 +102,26 @@ class Registry:
     def seal(self, manifest: Manifest) -> None:
         """Write the manifest: from now on the version exists, and never changes."""
         self.objects.put_text(
-            self.key(manifest.unit, manifest.version, "manifest.json"),
+            self.key(manifest.unit, manifest.version, MANIFEST),
             manifest.model_dump_json(indent=2),
         )
 
     def manifest(self, unit: str, version: int) -> Manifest | None:
         """Return the manifest, or None if the version does not exist (or is not sealed)."""
-        text = self.objects.get_text(self.key(unit, version, "manifest.json"))
-        return Manifest.model_validate_json(text) if text else None
+        return self._read(self.key(unit, version, MANIFEST), Manifest)
 
     def sealed(self, unit: str, version: int) -> Manifest:
         """Return the manifest of a version that must exist.
 
         Raises:
-            ReleaseError: it does not.
+            UnknownVersionError: it does not.
         """
         manifest = self.manifest(unit, version)
         if manifest is None:
-            raise ReleaseError(f"{unit} has no sealed version {version} in {self.objects.address}")
+            raise UnknownVersionError(
+                f"{unit} has no sealed version {version} in {self.objects.address}: "
+                f"'ferry release list {unit}' shows those it has"
+            )
         return manifest
 
     def versions(self, unit: str) -> list[int]:
@@ -97,25 +143,50 @@ class Registry:
         self.download(manifest, entry, target)
         return Golden.model_validate_json(target.read_text(encoding="utf-8"))
 
+    def retire(self, manifest: Manifest) -> None:
+        """Remove a version; its manifest is kept beside the unit's history.
+
+        The manifest goes first: a crash leaves unsealed files, not a version with holes.
+        """
+        unit, version = manifest.unit, manifest.version
+        self.objects.put_text(
+            f"releases/{unit}/retired/{version}.json", manifest.model_dump_json(indent=2)
+        )
+        self.objects.delete(self.key(unit, version, MANIFEST))
+        self.remove_files(unit, version)
+
+    def remove_files(self, unit: str, version: int) -> None:
+        """Remove what is left of a version that is not sealed."""
+        for key in list(self.objects.list_keys(self.key(unit, version, ""))):
+            self.objects.delete(key)
+
     # --- the desired state ---
 
-    def active(self, unit: str) -> ActiveVersion | None:
+    def active(self, unit: str) -> DesiredState | None:
         """Return the desired state of a unit, or None if it was never released."""
-        text = self.objects.get_text(f"releases/{unit}/active.json")
-        return ActiveVersion.model_validate_json(text) if text else None
+        return self._read(f"releases/{unit}/active.json", DesiredState)
 
-    def set_active(self, active: ActiveVersion) -> None:
-        """Record a switch in the history, then as the desired state."""
-        text = active.model_dump_json(indent=2)
-        stamp = active.at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        self.objects.put_text(f"releases/{active.unit}/history/{stamp}.json", text)
-        self.objects.put_text(f"releases/{active.unit}/active.json", text)
+    def set_active(self, state: DesiredState) -> None:
+        """Replace the desired state."""
+        key = f"releases/{state.unit}/active.json"
+        self.objects.put_text(key, state.model_dump_json(indent=2))
 
     def clear_active(self, unit: str) -> None:
-        """Forget the desired state: the unit's first version ever was taken back."""
+        """Forget the desired state: the unit's first version ever did not go live."""
         self.objects.delete(f"releases/{unit}/active.json")
 
-    def history(self, unit: str) -> list[ActiveVersion]:
-        """Return every switch of a unit, oldest first."""
-        texts = map(self.objects.get_text, self.objects.list_keys(f"releases/{unit}/history/"))
-        return [ActiveVersion.model_validate_json(text) for text in texts if text]
+    def commit(self, state: DesiredState) -> DesiredState:
+        """Record a completed move: in the history first, then as the desired state.
+
+        Returns the state that is desired now.
+        """
+        settled = state.settled()
+        key = f"releases/{state.unit}/history/{state.epoch:010d}.json"
+        self.objects.put_text(key, settled.model_dump_json(indent=2))
+        self.set_active(settled)
+        return settled
+
+    def history(self, unit: str) -> list[DesiredState]:
+        """Return every completed move of a unit, oldest first."""
+        keys = self.objects.list_keys(f"releases/{unit}/history/")
+        return [self._required(key, DesiredState) for key in keys]

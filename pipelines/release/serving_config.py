@@ -11,13 +11,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
-from pipelines.config import Settings
+from pipelines.config import Replica, Settings
 from pipelines.errors import ReleaseError, ServiceError
 from pipelines.online import serving_protos as pb
 from pipelines.online.tf_serving import ModelServer
@@ -26,7 +26,7 @@ CONFIG_FILE = "models.config"
 STABLE = "stable"
 CANARY = "canary"
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -57,86 +57,147 @@ def read_config(model_dir: Path) -> Any:
     return config
 
 
+def write_config(model_dir: Path, config: Any) -> None:
+    """Replace the file that the servers read when they start, and poll.
+
+    Raises:
+        ValueError: the configuration names no model; that would unload everything.
+    """
+    if not config.model_config_list.config:
+        raise ValueError("an empty model configuration would unload every model")
+    write_atomically(model_dir / CONFIG_FILE, text_format.MessageToString(config))
+
+
 def with_model(
-    config: Any, unit: str, base_path: Path, versions: Sequence[int], labels: Mapping[str, int]
+    config: Any, unit: str, base_path: Path, versions: Collection[int], labels: Mapping[str, int]
 ) -> Any:
-    """Return a copy of `config` in which `unit` has exactly these versions and labels."""
+    """Return a copy of `config` in which `unit` has exactly these versions and labels.
+
+    Without versions the model is left out: a server that finds none of a model's versions on its
+    disk unloads it, and reports an error at every poll.
+    """
     changed = pb.model_server_config_pb2.ModelServerConfig()
     changed.CopyFrom(config)
     models = changed.model_config_list.config
+    others = [m for m in models if m.name != unit]
+    if not versions:
+        del models[:]
+        models.extend(others)
+        return changed
     model = next((m for m in models if m.name == unit), None) or models.add(name=unit)
     model.base_path = str(base_path)
     model.model_platform = "tensorflow"
     model.model_version_policy.specific.versions[:] = sorted(set(versions))
     model.version_labels.clear()
     for label, version in labels.items():
-        model.version_labels[label] = version
+        if version in versions:
+            model.version_labels[label] = version
     return changed
 
 
-def configured_versions(config: Any, unit: str) -> list[int]:
+def configured_versions(config: Any, unit: str) -> frozenset[int]:
     """Return the versions of a unit that the configuration loads."""
     for model in config.model_config_list.config:
         if model.name == unit:
-            return list(model.model_version_policy.specific.versions)
-    return []
+            return frozenset(model.model_version_policy.specific.versions)
+    return frozenset()
 
 
-def apply_config(settings: Settings, config: Any, seconds: float) -> None:
+def configured_labels(config: Any, unit: str) -> dict[str, int]:
+    """Return the labels of a unit."""
+    for model in config.model_config_list.config:
+        if model.name == unit:
+            return dict(model.version_labels)
+    return {}
+
+
+def versions_on_disk(model_dir: Path, unit: str) -> frozenset[int]:
+    """Return the versions of a unit that the model servers' disk holds whole."""
+    folder = model_dir / unit
+    if not folder.is_dir():
+        return frozenset()
+    return frozenset(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
+
+
+def without_missing(config: Any, model_dir: Path) -> Any:
+    """Return a copy of `config` without versions that the disk does not hold.
+
+    One missing folder would abort a server's poll for every model.
+    """
+    kept = config
+    for model in list(config.model_config_list.config):
+        on_disk = configured_versions(config, model.name) & versions_on_disk(model_dir, model.name)
+        labels = configured_labels(config, model.name)
+        kept = with_model(kept, model.name, Path(model.base_path), on_disk, labels)
+    return kept
+
+
+def send_config(settings: Settings, config: Any, seconds: float) -> None:
     """Write the configuration and send it to every replica; if one refuses, put all back.
 
     Raises:
         ServiceError: a replica did not take it; the message names it.
     """
     former = read_config(settings.model_dir)
-    path = settings.model_dir / CONFIG_FILE
-    write_atomically(path, text_format.MessageToString(config))
-    sent: list[ModelServer] = []
-    servers = [ModelServer(replica) for replica in settings.tf_serving]
+    write_config(settings.model_dir, config)
+    sent: list[Replica] = []
     try:
-        for server in servers:
-            sent.append(server)
-            server.reload(config, seconds)
+        for replica in settings.tf_serving:
+            sent.append(replica)
+            with ModelServer(replica) as server:
+                server.reload(config, seconds)
     except ServiceError:
-        write_atomically(path, text_format.MessageToString(former))
         if former.model_config_list.config:
-            _send_back(sent, former, seconds)
+            write_config(settings.model_dir, former)
+            for replica, problem in offer_config(sent, former, seconds).items():
+                # It reads the file, which is put back, when it polls.
+                log.warning("%s: could not put back the configuration: %s", replica.grpc, problem)
         raise
-    finally:
-        for server in servers:
-            server.close()
 
 
-def _send_back(servers: Sequence[ModelServer], config: Any, seconds: float) -> None:
-    for server in servers:
-        try:
-            server.reload(config, seconds)
-        except ServiceError as error:
-            # The replica that failed; it reads the file, which is put back, when it polls.
-            log.warning("could not put back the configuration: %s", error)
+def offer_config(replicas: Sequence[Replica], config: Any, seconds: float) -> dict[Replica, str]:
+    """Send the configuration to each replica; returns what went wrong with which."""
+    problems = {}
+    for replica in replicas:
+        with ModelServer(replica) as server:
+            try:
+                server.reload(config, seconds)
+            except ServiceError as error:
+                problems[replica] = str(error)
+    return problems
 
 
-def wait_available(settings: Settings, unit: str, version: int, seconds: float) -> None:
-    """Wait until every replica has the version AVAILABLE.
+def wait_available(
+    settings: Settings, unit: str, versions: Collection[int], seconds: float
+) -> None:
+    """Wait until every replica has the versions AVAILABLE.
 
     Raises:
         ServiceError: a replica does not answer.
-        ReleaseError: a replica failed to load it, or the time is over; the message names it.
+        ReleaseError: a replica failed to load one, or the time is over; the message names it.
     """
     deadline = time.monotonic() + seconds
     for replica in settings.tf_serving:
         with ModelServer(replica) as server:
-            while True:
-                state, message = server.versions(unit).get(version, ("not known", ""))
-                if state == "AVAILABLE":
-                    break
-                if state == "END" and message:
-                    raise ReleaseError(
-                        f"model server at {replica.grpc} could not load {unit} {version}: {message}"
-                    )
-                if time.monotonic() > deadline:
-                    raise ReleaseError(
-                        f"model server at {replica.grpc}: {unit} {version} is {state} after "
-                        f"{seconds:.0f} s, not AVAILABLE {message}".rstrip()
-                    )
-                time.sleep(_POLL_SECONDS)
+            for version in versions:
+                _wait_for(server, unit, version, deadline, seconds)
+
+
+def _wait_for(
+    server: ModelServer, unit: str, version: int, deadline: float, seconds: float
+) -> None:
+    address = server.replica.grpc
+    while True:
+        state, message = server.versions(unit).get(version, ("not known", ""))
+        if state == "AVAILABLE":
+            return
+        if state == "END" and message:
+            raise ReleaseError(
+                f"model server at {address} could not load {unit} {version}: {message}"
+            )
+        if time.monotonic() > deadline:
+            raise ReleaseError(
+                f"model server at {address}: {unit} {version} is {state} after "
+                f"{seconds:.0f} s, not AVAILABLE {message}".rstrip()
+            )
+        time.sleep(_POLL_SECONDS)

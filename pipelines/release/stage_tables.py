@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.errors import VerificationError
-from pipelines.online.buckets import TableSum
+from pipelines.online.buckets import TableSum, sum_buckets
 from pipelines.online.layout import TableMeta
 from pipelines.progress import progress
 from pipelines.release.context import ReleaseContext
@@ -132,3 +132,25 @@ def _complete(
         write_seconds=sum(report.write_seconds for report in reports),
         verify_seconds=sum(report.verify_seconds for report in reports),
     )
+
+
+def verify_checksums(context: ReleaseContext, manifest: Manifest) -> list[str]:
+    """Read all of a version's tables back and compare their checksums; returns what was checked.
+
+    Raises:
+        VerificationError: a table in Redis is not what the manifest sealed.
+    """
+    checks = []
+    for meta in manifest.tables:
+        buckets = context.online.read_buckets(
+            manifest.unit, manifest.version, meta, range(meta.buckets)
+        )
+        total = sum_buckets(buckets)
+        if meta.checksum is not None and total.hex != meta.checksum:
+            raise VerificationError(
+                f"{manifest.unit} {manifest.version}, table {meta.name}: Redis at "
+                f"{context.online.address} holds rows with checksum {total.hex}, the manifest "
+                f"says {meta.checksum}"
+            )
+        checks.append(f"the checksum of all {total.rows:,} rows of {meta.name}")
+    return checks

@@ -7,50 +7,104 @@ float16 (a relative 2**-11, see :mod:`pipelines.online.layout`).
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.config import Settings
-from pipelines.errors import VerificationError
+from pipelines.errors import FerryError, ServiceError, VerificationError
 from pipelines.online.layout import TableMeta, Value, within_float16
 from pipelines.online.ranking_inputs import pmml_rows, serving_inputs
-from pipelines.online.store import OnlineStore
 from pipelines.online.tf_serving import ModelServer
 from pipelines.release.context import ReleaseContext
-from pipelines.release.manifest import Golden, Manifest
-from pipelines.release.registry import Registry
+from pipelines.release.manifest import PMML_FILE, Golden, Manifest
 
 if TYPE_CHECKING:
     from pipelines.models.base import ScoredRequest
 
 SCORE_TOLERANCE = 1e-5
-PMML_FILE = "model.pmml"
-SAVED_MODEL = "saved_model"
+
+
+def golden_of(context: ReleaseContext, manifest: Manifest) -> Golden:
+    """Return a version's golden requests from object storage, verified against the manifest."""
+    with tempfile.TemporaryDirectory(prefix="ferry-verify-") as folder:
+        return context.registry.golden(manifest, Path(folder))
 
 
 def verify_version(context: ReleaseContext, manifest: Manifest) -> list[str]:
     """Compare a staged version's online answers with its golden ones; returns what was checked.
 
+    The model is asked on every replica, by gRPC and by REST.
+
     Raises:
         VerificationError: an answer differs; the message shows both.
         ServiceError: a service does not answer.
     """
-    checks = []
-    with tempfile.TemporaryDirectory(prefix="ferry-verify-") as folder:
-        golden = context.registry.golden(manifest, Path(folder))
-        checks += _verify_tables(context.online, manifest, golden)
-        if any(entry.name == PMML_FILE for entry in manifest.files):
-            checks.append(_verify_pmml(context.registry, manifest, golden.scores, Path(folder)))
-        if manifest.files_below(SAVED_MODEL):
-            checks += _verify_model(context.settings, manifest, golden.scores)
+    golden = golden_of(context, manifest)
+    checks = _verify_tables(context, manifest, golden)
+    if manifest.has_pmml:
+        scorer = context.client.pmml(manifest.unit, manifest.version)
+        scores = scorer.score(pmml_rows([request.inputs for request in golden.scores]))
+        checks.append(_compare(manifest, "pypmml", golden.scores, scores))
+    if manifest.has_model:
+        checks += _verify_model(context, manifest, golden.scores)
     return checks
 
 
-def _verify_tables(online: OnlineStore, manifest: Manifest, golden: Golden) -> list[str]:
-    unit, version = manifest.unit, manifest.version
+def verify_for_rollback(context: ReleaseContext, manifest: Manifest) -> list[str]:
+    """Check as much of a staged version as seconds allow, and no more than a rollback needs.
+
+    Its golden rows through Redis, its PMML's checksum, and its model on one replica: one that is
+    down must not keep a bad version live.
+
+    Raises:
+        VerificationError: an answer differs.
+        ServiceError: Redis, object storage or every replica does not answer.
+    """
+    golden = golden_of(context, manifest)
+    checks = _verify_tables(context, manifest, golden)
+    if manifest.has_pmml:
+        entry = next(e for e in manifest.files if e.name == PMML_FILE)
+        with tempfile.TemporaryDirectory(prefix="ferry-verify-") as folder:
+            context.registry.download(manifest, entry, Path(folder) / PMML_FILE)
+        checks.append(f"the checksum of {PMML_FILE}")
+    if manifest.has_model:
+        checks.append(_verify_one_replica(context, manifest, golden.scores))
+    return checks
+
+
+def canary_reads(context: ReleaseContext, manifest: Manifest) -> list[str]:
+    """Ask for the golden rows as any client does, from the pointer on; returns what was checked.
+
+    Raises:
+        VerificationError: the pointer names another version, or an answer differs.
+        ServiceError: a service does not answer.
+    """
+    golden = golden_of(context, manifest)
+    live = context.client.live(manifest.unit)
+    if live.version != manifest.version:
+        raise VerificationError(
+            f"{manifest.unit}: the pointer names {live.version} after the switch to "
+            f"{manifest.version}"
+        )
+    checks = [
+        _compare_rows(context, manifest, live.meta(expected.table), expected.rows,
+                      live.read(expected.table, list(expected.rows)))
+        for expected in golden.tables
+    ]  # fmt: skip
+    rows = [request.inputs for request in golden.scores]
+    if manifest.has_pmml:
+        scores = context.client.score(live, rows, "pmml")
+        checks.append(_compare(manifest, "the client, by PMML", golden.scores, scores))
+    if manifest.has_model:
+        scores = context.client.score(live, rows, "tf_serving")
+        checks.append(_compare(manifest, "the client, by REST", golden.scores, scores))
+    return checks
+
+
+def _verify_tables(context: ReleaseContext, manifest: Manifest, golden: Golden) -> list[str]:
+    unit, version, online = manifest.unit, manifest.version, context.online
     staged = online.table_meta(unit, version)
     checks = []
     for expected in golden.tables:
@@ -60,15 +114,25 @@ def _verify_tables(online: OnlineStore, manifest: Manifest, golden: Golden) -> l
                 f"{unit} {version}: table {expected.table} is not in Redis at {online.address}"
             )
         answers = online.read(unit, version, meta, list(expected.rows))
-        for entity_id, value in expected.rows.items():
-            answer = answers.get(entity_id)
-            if answer is None or not _same(value, answer, meta):
-                raise VerificationError(
-                    f"{unit} {version}, table {meta.name}, id {entity_id}: Redis at "
-                    f"{online.address} answers {_short(answer)}, the trainer {_short(value)}"
-                )
-        checks.append(f"{len(expected.rows)} rows of {meta.name} through Redis")
+        checks.append(_compare_rows(context, manifest, meta, expected.rows, answers))
     return checks
+
+
+def _compare_rows(
+    context: ReleaseContext,
+    manifest: Manifest,
+    meta: TableMeta,
+    expected: Mapping[str, Value],
+    answers: Mapping[str, Value],
+) -> str:
+    for entity_id, value in expected.items():
+        answer = answers.get(entity_id)
+        if answer is None or not _same(value, answer, meta):
+            raise VerificationError(
+                f"{manifest.unit} {manifest.version}, table {meta.name}, id {entity_id}: Redis at "
+                f"{context.online.address} answers {_short(answer)}, the trainer {_short(value)}"
+            )
+    return f"{len(expected)} rows of {meta.name} through Redis"
 
 
 def _same(expected: Value, answer: Value, meta: TableMeta) -> bool:
@@ -83,28 +147,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
-def _verify_pmml(
-    registry: Registry, manifest: Manifest, golden: Sequence[ScoredRequest], folder: Path
-) -> str:
-    from pipelines.online.pmml import PmmlScorer
-
-    path = folder / PMML_FILE
-    entry = next(entry for entry in manifest.files if entry.name == PMML_FILE)
-    registry.download(manifest, entry, path)
-    scorer = PmmlScorer(path)
-    try:
-        scores = scorer.score(pmml_rows([request.inputs for request in golden]))
-    finally:
-        scorer.close()
-    return _compare(manifest, "pypmml", golden, scores)
-
-
 def _verify_model(
-    settings: Settings, manifest: Manifest, golden: Sequence[ScoredRequest]
+    context: ReleaseContext, manifest: Manifest, golden: Sequence[ScoredRequest]
 ) -> list[str]:
     inputs = serving_inputs([request.inputs for request in golden])
     checks = []
-    for replica in settings.tf_serving:
+    for replica in context.settings.tf_serving:
         with ModelServer(replica) as server:
             ways: dict[str, Callable[..., list[float]]] = {
                 f"gRPC at {replica.grpc}": server.predict_grpc,
@@ -114,6 +162,21 @@ def _verify_model(
                 scores = predict(manifest.unit, manifest.version, inputs)
                 checks.append(_compare(manifest, way, golden, scores))
     return checks
+
+
+def _verify_one_replica(
+    context: ReleaseContext, manifest: Manifest, golden: Sequence[ScoredRequest]
+) -> str:
+    inputs = serving_inputs([request.inputs for request in golden])
+    failures = []
+    for replica in context.settings.tf_serving:
+        with ModelServer(replica) as server:
+            try:
+                scores = server.predict_grpc(manifest.unit, manifest.version, inputs)
+                return _compare(manifest, f"gRPC at {replica.grpc}", golden, scores)
+            except FerryError as error:
+                failures.append(str(error))
+    raise ServiceError("; ".join(failures))
 
 
 def _compare(

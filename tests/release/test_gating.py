@@ -25,6 +25,7 @@ from pipelines.release.manifest import Manifest
 from pipelines.release.tables import PreparedTables
 from pipelines.run import RunPlan, make_version
 from tests.models.world import KINDS, USERS, World, make_world
+from tests.release.pointing import point_at
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -135,7 +136,7 @@ class Runs:
 
     def make_live(self, manifest: Manifest) -> None:
         with self.context() as context:
-            assert context.online.switch(manifest.unit, manifest.version, expected=None)
+            point_at(context.online, manifest.unit, manifest.version)
 
     def _spark_for(self, unit: Unit) -> SparkSession | None:
         return self.spark if models.needs_spark(unit) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.manifest import Manifest
 from pipelines.release.publish import publish
 from pipelines.release.serving_config import read_config
-from pipelines.release.stage import bring_model, load_model
+from pipelines.release.stage_model import bring_model, load_model
 from pipelines.run import RunPlan, make_version
 
 if TYPE_CHECKING:
@@ -107,12 +108,22 @@ def test_three_versions_go_live_one_after_another(context: ReleaseContext, tmp_p
         inputs = serving_inputs(ROWS)
         for predict in (server.predict_grpc, server.predict_rest):
             assert predict(UNIT, released[2], inputs) == pytest.approx([0.3 * 3.5, 0.0])
-            # The predecessor stays loaded for a rollback; what is older is not.
+            # The predecessor stays loaded for a rollback.
             assert predict(UNIT, released[1], inputs) == pytest.approx([0.2 * 3.5, 0.0])
-        states = {version: state for version, (state, _) in server.versions(UNIT).items()}
-    assert states[released[2]] == states[released[1]] == "AVAILABLE"
-    assert states.get(released[0], "END") in ("UNLOADING", "END")
     assert labels(context) == {"stable": released[2], "canary": released[2]}
+
+
+def test_what_no_pointer_needs_is_unloaded_when_the_next_version_is_loaded(
+    context: ReleaseContext, tmp_path: Path
+) -> None:
+    released = [release(context, tmp_path, attempt).version for attempt in (1, 2, 3)]
+    candidate = build(context, tmp_path, 4)
+    bring_model(context, candidate)
+    load_model(context, candidate)
+    with ModelServer(context.settings.tf_serving[0]) as server:
+        states = {version: state for version, (state, _) in server.versions(UNIT).items()}
+    assert states[candidate.version] == states[released[2]] == states[released[1]] == "AVAILABLE"
+    assert states.get(released[0], "END") in ("UNLOADING", "END")
 
 
 def test_staging_labels_the_canary_and_leaves_stable(
@@ -123,7 +134,7 @@ def test_staging_labels_the_canary_and_leaves_stable(
     bring_model(context, candidate)
     load_model(context, candidate)
     assert labels(context) == {"stable": live, "canary": candidate.version}
-    assert context.online.pointer(UNIT).version == live  # type: ignore[union-attr]
+    assert context.online.pointers.get(UNIT).version == live  # type: ignore[union-attr]
 
 
 def test_wrong_scores_keep_the_old_version_live(context: ReleaseContext, tmp_path: Path) -> None:
@@ -135,7 +146,7 @@ def test_wrong_scores_keep_the_old_version_live(context: ReleaseContext, tmp_pat
         VerificationError, match=r"through gRPC at .* scores 0.69999\d*, the trainer"
     ):
         activate(context, wrong)
-    assert context.online.pointer(UNIT).version == live  # type: ignore[union-attr]
+    assert context.online.pointers.get(UNIT).version == live  # type: ignore[union-attr]
     with ModelServer(context.settings.tf_serving[0]) as server:
         assert server.predict_rest(UNIT, live, serving_inputs(ROWS))
 
@@ -163,13 +174,13 @@ def test_an_unreachable_replica_is_named_and_nothing_switches(
     before = read_config(context.settings.model_dir)
     two = (*context.settings.tf_serving, Replica("127.0.0.1", port, port))
     settings = context.settings.model_copy(update={"tf_serving": two})
-    half = ReleaseContext(settings, context.config, context.registry, context.online, context.owner)
+    half = replace(context, settings=settings)
     candidate = build(context, tmp_path, 2)
     bring_model(half, candidate)
     with pytest.raises(ServiceError, match=f"model server at 127.0.0.1:{port}"):
         load_model(half, candidate)
     assert read_config(settings.model_dir) == before
-    assert context.online.pointer(UNIT).version == live  # type: ignore[union-attr]
+    assert context.online.pointers.get(UNIT).version == live  # type: ignore[union-attr]
 
 
 def test_a_corrupt_saved_model_never_reaches_the_disk(

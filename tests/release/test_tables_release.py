@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -21,6 +21,7 @@ from pipelines.release.manifest import Manifest
 from pipelines.release.publish import publish
 from pipelines.release.runners import SparkRunner
 from pipelines.release.stage_tables import stage_tables
+from pipelines.release.status import unit_status
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import verify_version
 from pipelines.run import RunPlan, make_version
@@ -93,7 +94,7 @@ def test_a_version_goes_live_and_answers(
 
         second = release(spark, context, tmp_path, 2)
         assert client.recommend("7").items[0].item_id == "2007"
-        (status,) = client.status(["recs"])
+    status = unit_status(context, "recs")
     assert status.live is not None
     assert (status.live.version, status.live.previous) == (second.version, first.version)
     assert status.rows == {"user_items": USERS, "popular": 1, "titles": USERS}
@@ -126,7 +127,7 @@ def test_wrong_answers_keep_the_old_version_live(
 
     with pytest.raises(VerificationError, match=r"table user_items, id \d+: Redis at .* answers"):
         activate(context, second)
-    pointer = context.online.pointer("recs")
+    pointer = context.online.pointers.get("recs")
     assert pointer is not None
     assert pointer.version == first.version
     assert context.registry.active("recs").version == first.version  # type: ignore[union-attr]
@@ -143,31 +144,43 @@ def spoil(context: ReleaseContext, manifest: Manifest, user: str) -> None:
     context.online._redis.hset(key, user, b"\x01" + b"\x00" * 7)
 
 
+def spoil_at_the_move(
+    context: ReleaseContext, monkeypatch: pytest.MonkeyPatch, manifest: Manifest, user: str
+) -> None:
+    move = context.online.pointers.move
+
+    def spoiling_move(*args: Any, **kwargs: Any) -> None:
+        spoil(context, manifest, user)
+        move(*args, **kwargs)
+
+    monkeypatch.setattr(context.online.pointers, "move", spoiling_move)
+
+
 def test_a_disagreement_after_the_switch_goes_back(
     spark: SparkSession, context: ReleaseContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = release(spark, context, tmp_path, 1)
-    former = context.online.pointer("recs")
+    former = context.online.pointers.get("recs")
     second = build(spark, context, tmp_path, 2)
     stage_tables(context, second, SparkRunner(spark))
     golden = context.registry.golden(second, tmp_path)
     user = next(iter(next(t.rows for t in golden.tables if t.table == "user_items")))
 
     # What goes wrong in the instant of the switch: real data, spoiled between the two looks.
-    switch = context.online.switch
-
-    def spoiling_switch(*args: object, **kwargs: object) -> bool:
-        spoil(context, second, user)
-        return switch(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(context.online, "switch", spoiling_switch)
+    spoil_at_the_move(context, monkeypatch, second, user)
     with pytest.raises(VerificationError):
         activate(context, second)
-    assert context.online.pointer("recs") == former
+    pointer = context.online.pointers.get("recs")
+    assert pointer is not None
+    assert former is not None
+    # Who was live is live again, since when it was; that it moved meanwhile can be seen.
+    assert (pointer.version, pointer.since) == (former.version, former.since)
+    assert (pointer.replaced, pointer.epoch) == (second.version, former.epoch + 2)
     active = context.registry.active("recs")
     assert active is not None
     assert active.version == first.version
-    assert "back" in active.why
+    assert (active.kind, active.state) == ("went_back", "live")
+    assert f"{second.version} went back: recs {second.version}, table user_items" in active.why
 
 
 def test_the_first_version_ever_goes_back_to_nothing(
@@ -177,17 +190,13 @@ def test_the_first_version_ever_goes_back_to_nothing(
     stage_tables(context, manifest, SparkRunner(spark))
     golden = context.registry.golden(manifest, tmp_path)
     user = next(iter(next(t.rows for t in golden.tables if t.table == "user_items")))
-    switch = context.online.switch
-
-    def spoiling_switch(*args: object, **kwargs: object) -> bool:
-        spoil(context, manifest, user)
-        return switch(*args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(context.online, "switch", spoiling_switch)
+    spoil_at_the_move(context, monkeypatch, manifest, user)
     with pytest.raises(VerificationError):
         activate(context, manifest)
-    assert context.online.pointer("recs") is None
-    assert context.registry.active("recs") is None
+    assert context.online.pointers.get("recs") is None
+    active = context.registry.active("recs")
+    assert active is not None
+    assert (active.version, active.state) == (None, "live")
 
 
 def test_an_older_version_is_refused_with_the_reason(
@@ -199,17 +208,17 @@ def test_an_older_version_is_refused_with_the_reason(
     activation = activate(context, older)
     assert activation.outcome == "refused"
     assert f"{older.version} is older than {newer.version}" in activation.reason
-    assert refusal(newer.version, context.online.pointer("recs")) is None
+    assert refusal(context, newer, "if_newest") is None
 
 
 def test_staging_and_activating_again_change_nothing(
     spark: SparkSession, context: ReleaseContext, tmp_path: Path
 ) -> None:
     manifest = release(spark, context, tmp_path, 1)
-    pointer = context.online.pointer("recs")
+    pointer = context.online.pointers.get("recs")
     stage_tables(context, manifest, SparkRunner(spark))
     assert activate(context, manifest).reason.endswith("already live")
-    assert context.online.pointer("recs") == pointer
+    assert context.online.pointers.get("recs") == pointer
     assert len(context.registry.history("recs")) == 1
     assert any("user_items" in check for check in verify_version(context, manifest))
 
@@ -225,7 +234,7 @@ def test_a_corrupt_artifact_is_not_staged(
     with pytest.raises(ReleaseError, match=r"^object storage at .*titles.*SHA-256 differs"):
         stage_tables(context, manifest, SparkRunner(spark))
     assert context.online.table_meta("recs", manifest.version) == {}
-    assert context.online.pointer("recs") is None
+    assert context.online.pointers.get("recs") is None
 
 
 def test_a_redis_that_refuses_is_named_also_by_the_executors(
@@ -276,7 +285,7 @@ def test_a_table_needs_rows_with_unique_ids(
 
 def test_reserving_versions(context: ReleaseContext) -> None:
     def reserve(run_id: str, day: date = DAY) -> int:
-        return context.registry.reserve_version(context.online, day, run_id)
+        return context.registry.reserve_version(context.online.leases, day, run_id)
 
     assert reserve("a") == make_version(DAY, 1)
     assert reserve("b") == make_version(DAY, 2)

@@ -1,0 +1,132 @@
+"""Restore: what ought to be live is brought back from object storage, without training.
+
+For an emptied Redis, an emptied disk of the model servers, or a replica that is new.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from pipelines.errors import FerryError, ReleaseError
+from pipelines.release.context import ReleaseContext
+from pipelines.release.desired import DesiredState
+from pipelines.release.manifest import Manifest
+from pipelines.release.runners import Runner
+from pipelines.release.stage_model import bring_model, serve
+from pipelines.release.stage_tables import stage_tables
+from pipelines.release.staged import missing_online, missing_tables
+from pipelines.release.switch import adopt_history, hold, hold_staging, settle
+from pipelines.release.verify import canary_reads, verify_version
+
+log = logging.getLogger(__name__)
+
+
+def stage_again(context: ReleaseContext, manifest: Manifest, runner: Runner) -> None:
+    """Bring online what of a version is missing there, verified like a release.
+
+    Raises:
+        ReleaseError: an artifact is not what the manifest sealed.
+    """
+    if missing_tables(context, manifest):
+        # Keys of a live version may be among them: readers must not see a gap.
+        stage_tables(context, manifest, runner, replace=True)
+    if manifest.has_model:
+        bring_model(context, manifest)
+        serve(context, manifest)
+
+
+def reconcile(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
+    """Make Redis and every replica what object storage says of a unit; returns what was done.
+
+    A move that a crash left half-way is completed or undone first.
+
+    Raises:
+        ReleaseError: another process is at the unit, an artifact is corrupt, or a replica can't
+            serve the model.
+    """
+    done = [line for line in [settle(context, unit)] if line]
+    state = _desired(context, unit, done)
+    if state is None or state.version is None:
+        return done
+    manifest = context.registry.sealed(unit, state.version)
+    with hold_staging(context, unit):
+        done += _restage(context, manifest, runner)
+        done += _restage_predecessor(context, state, runner)
+    done += _put_pointer(context, state, manifest)
+    return done
+
+
+def restore(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
+    """Do :func:`reconcile`, then verify like a release; returns what was done and checked.
+
+    Raises:
+        ReleaseError: the unit was never released; else as :func:`reconcile`.
+        VerificationError: an answer differs from the trainer's.
+    """
+    done = reconcile(context, unit, runner)
+    state = context.registry.active(unit)
+    if state is None or state.version is None:
+        raise ReleaseError(
+            f"{unit} has no desired state in {context.registry.objects.address}: nothing of it "
+            "was ever live"
+        )
+    manifest = context.registry.sealed(unit, state.version)
+    checks = [*verify_version(context, manifest), *canary_reads(context, manifest)]
+    return [*done, *[f"{unit} {state.version}: {check} agree" for check in checks]]
+
+
+def _desired(context: ReleaseContext, unit: str, done: list[str]) -> DesiredState | None:
+    """Return the desired state, itself repaired where the pointer has moved beyond it."""
+    state = context.registry.active(unit)
+    if context.online.pointers.epoch(unit) > (state.epoch if state else 0):
+        with hold(context, unit) as lease:
+            epoch = context.online.pointers.epoch(unit)
+            state = context.registry.active(unit)
+            if epoch > (state.epoch if state else 0):
+                done.append(adopt_history(context, lease, unit, epoch))
+        state = context.registry.active(unit)
+    return state
+
+
+def _restage(context: ReleaseContext, manifest: Manifest, runner: Runner) -> list[str]:
+    lost = missing_online(context, manifest, every_replica=True)
+    if lost:
+        stage_again(context, manifest, runner)
+    elif manifest.has_model:
+        # The disk may be emptied while what is loaded still answers.
+        bring_model(context, manifest)
+        serve(context, manifest)
+    return [f"staged again: {line}" for line in lost]
+
+
+def _restage_predecessor(context: ReleaseContext, state: DesiredState, runner: Runner) -> list[str]:
+    """Bring back what a rollback would go to; without it the live version is no less live."""
+    if state.previous is None:
+        return []
+    manifest = context.registry.manifest(state.unit, state.previous)
+    if manifest is None:
+        return []
+    try:
+        return _restage(context, manifest, runner)
+    except FerryError as error:
+        log.error("%s %s, the predecessor, is not staged: %s", state.unit, state.previous, error)
+        return [f"not staged, so that a rollback would take longer: {error}"]
+
+
+def _put_pointer(context: ReleaseContext, state: DesiredState, manifest: Manifest) -> list[str]:
+    unit, pointers = state.unit, context.online.pointers
+    if pointers.epoch(unit) == state.epoch:
+        return []
+    verify_version(context, manifest)
+    with hold(context, unit) as lease:
+        if context.registry.active(unit) != state:
+            raise ReleaseError(f"{unit} was changed while it was restored: try again")
+        pointers.move(
+            unit,
+            lease,
+            seen_epoch=pointers.epoch(unit),
+            epoch=state.epoch,
+            target=state.pointer(),
+            allow_backward=True,
+        )
+    return [f"{unit}: the pointer names {state.version} again"]

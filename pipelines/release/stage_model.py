@@ -1,0 +1,240 @@
+"""Staging a model: onto the model servers' disk and beside what they serve; labels; unloading."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Replica
+from pipelines.errors import FerryError, ServiceError
+from pipelines.online.leases import Lease
+from pipelines.online.pointer import Pointer
+from pipelines.online.tf_serving import ModelServer
+from pipelines.progress import progress
+from pipelines.release.context import ReleaseContext
+from pipelines.release.manifest import SAVED_MODEL, Manifest
+from pipelines.release.objects import sha256_of
+from pipelines.release.serving_config import (
+    CANARY,
+    STABLE,
+    configured_labels,
+    configured_versions,
+    offer_config,
+    read_config,
+    send_config,
+    versions_on_disk,
+    wait_available,
+    with_model,
+    without_missing,
+    write_config,
+)
+
+_CONFIG_LEASE = "model server configuration"
+#: A holder that was killed keeps its lease for 30 seconds.
+_CONFIG_WAIT_SECONDS = 45.0
+#: Labels of known models are set at once: a replica that takes longer hangs.
+_LABEL_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def bring_model(context: ReleaseContext, manifest: Manifest) -> Path:
+    """Bring a version's SavedModel to the model servers' disk; returns its folder.
+
+    It is assembled under a name that no model server takes for a version, flushed to disk and
+    renamed, so that a server never sees a half-written version.
+
+    Raises:
+        ReleaseError: a file is not what the manifest sealed.
+    """
+    base = context.settings.model_dir / manifest.unit
+    target = base / str(manifest.version)
+    if target.exists() and _is_whole(target, manifest):
+        return target
+    temporary = base / f"{manifest.version}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    files = manifest.files_below(SAVED_MODEL)
+    with progress(f"bring {manifest.unit} to disk", sum(f.size for f in files), "bytes") as advance:
+        for entry in files:
+            path = temporary / entry.name.removeprefix(f"{SAVED_MODEL}/")
+            context.registry.download(manifest, entry, path)
+            _flush(path)
+            advance(entry.size)
+    for folder in [p for p in temporary.rglob("*") if p.is_dir()]:
+        _flush(folder)
+    _flush(temporary)
+    if target.exists():
+        # Damaged on the disk. A server that has loaded it does not read it again.
+        shutil.rmtree(target)
+    temporary.rename(target)
+    _flush(base)
+    return target
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(folder: Path, manifest: Manifest) -> bool:
+    """Tell whether `folder` holds exactly the model that the manifest sealed."""
+    sealed = {e.name.removeprefix(f"{SAVED_MODEL}/"): e for e in manifest.files_below(SAVED_MODEL)}
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    return found == sealed.keys() and all(
+        sha256_of(folder / name) == entry.sha256 for name, entry in sealed.items()
+    )
+
+
+def load_model(context: ReleaseContext, manifest: Manifest) -> None:
+    """Load a version beside the live one on every replica and label it `canary`.
+
+    What no pointer needs any more is unloaded at the same time.
+
+    Raises:
+        ServiceError, ReleaseError: a replica did not take it; the message names it, and all
+            replicas have their former configuration.
+    """
+    unit, version = manifest.unit, manifest.version
+    seconds = context.config.load_timeout_seconds
+
+    def live() -> Pointer | None:
+        return context.online.pointers.get(unit)
+
+    def needed(pointer: Pointer | None) -> frozenset[int]:
+        return (pointer.needed if pointer else frozenset()) & versions_on_disk(
+            context.settings.model_dir, unit
+        )
+
+    try:
+        pointer = live()
+        stable = {STABLE: pointer.version} if pointer else {}
+        _change(context, unit, lambda *_: ({*needed(pointer), version}, stable), seconds)
+        wait_available(context.settings, unit, [version], seconds)
+        # A label can point only to what is AVAILABLE: so labels go in a second reload.
+        labels = {**stable, CANARY: version}
+        _change(context, unit, lambda loaded, _: ({*loaded, version}, labels), seconds)
+    except FerryError:
+        pointer = live()
+        if pointer:
+            labels = dict.fromkeys((STABLE, CANARY), pointer.version)
+            _offer(context, unit, lambda loaded, _: (loaded - {version}, labels))
+        raise
+
+
+def serve(context: ReleaseContext, manifest: Manifest) -> None:
+    """Have a version that is on disk served by every replica, besides what they serve.
+
+    Raises:
+        ServiceError, ReleaseError: a replica did not take it; the message names it.
+    """
+    unit, version = manifest.unit, manifest.version
+    seconds = context.config.load_timeout_seconds
+    pointer = context.online.pointers.get(unit)
+    live = pointer.version if pointer else version
+    _change(context, unit, lambda loaded, labels: ({*loaded, version}, labels), seconds)
+    wait_available(context.settings, unit, [version], seconds)
+    _change(
+        context,
+        unit,
+        lambda loaded, labels: (loaded, {CANARY: live, **labels, STABLE: live}),
+        seconds,
+    )
+
+
+def follow_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> None:
+    """Let the labels follow the pointer on every replica.
+
+    Nothing is unloaded: a reader may have taken the pointer just before it moved.
+
+    Raises:
+        ServiceError: a replica did not take it; the message names it.
+    """
+    labels = dict.fromkeys((STABLE, CANARY), pointer.version)
+    _change(context, unit, lambda loaded, _: (loaded | pointer.needed, labels), _LABEL_SECONDS)
+
+
+def offer_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> list[str]:
+    """Let the labels follow the pointer wherever that is possible; returns what was not."""
+    labels = dict.fromkeys((STABLE, CANARY), pointer.version)
+    return _offer(context, unit, lambda loaded, _: (loaded | pointer.needed, labels))
+
+
+def unload(context: ReleaseContext, unit: str, keep: Collection[int]) -> None:
+    """Let every replica serve only those of its versions that are in `keep`.
+
+    Raises:
+        ServiceError: a replica did not take it; the message names it.
+    """
+    config = read_config(context.settings.model_dir)
+    loaded = configured_versions(config, unit)
+    kept = loaded & frozenset(keep)
+    if loaded == kept:
+        return
+    if kept or len(config.model_config_list.config) > 1:
+        seconds = context.config.load_timeout_seconds
+        _change(context, unit, lambda now, labels: (now & kept, labels), seconds)
+
+
+def serves(replica: Replica, unit: str, version: int) -> str | None:
+    """Return None if the replica has the version AVAILABLE, else what it says instead."""
+    with ModelServer(replica) as server:
+        try:
+            state, message = server.versions(unit).get(version, ("absent", ""))
+        except ServiceError as error:
+            return str(error)
+    if state == "AVAILABLE":
+        return None
+    return f"model server at {replica.grpc}: {unit} {version} is {state} {message}".rstrip()
+
+
+#: From a unit's loaded versions and its labels to those it shall have.
+_Edit = Callable[[frozenset[int], dict[str, int]], tuple[Collection[int], dict[str, int]]]
+
+
+def _change(context: ReleaseContext, unit: str, edit: _Edit, seconds: float) -> None:
+    """Change one unit of the configuration on every replica, or on none.
+
+    It is read, changed and sent under a lease: the configuration is one for all units, and each
+    call replaces it whole.
+    """
+    with _config_lease(context):
+        send_config(context.settings, _edited(context, unit, edit), seconds)
+
+
+def _offer(context: ReleaseContext, unit: str, edit: _Edit) -> list[str]:
+    """Change one unit of the configuration wherever that is possible; returns what was not."""
+    try:
+        with _config_lease(context):
+            config = _edited(context, unit, edit)
+            if not config.model_config_list.config:
+                return []
+            write_config(context.settings.model_dir, config)
+            refused = offer_config(context.settings.tf_serving, config, _LABEL_SECONDS)
+            problems = list(refused.values())
+    except FerryError as error:
+        problems = [str(error)]
+    for problem in problems:
+        log.warning("labels of %s: %s", unit, problem)
+    return problems
+
+
+def _config_lease(context: ReleaseContext) -> AbstractContextManager[Lease]:
+    return context.online.leases.hold(
+        _CONFIG_LEASE, context.owner, wait=_CONFIG_WAIT_SECONDS, take_over=False
+    )
+
+
+def _edited(context: ReleaseContext, unit: str, edit: _Edit) -> Any:
+    model_dir = context.settings.model_dir
+    config = without_missing(read_config(model_dir), model_dir)
+    versions, labels = edit(configured_versions(config, unit), configured_labels(config, unit))
+    on_disk = frozenset(versions) & versions_on_disk(model_dir, unit)
+    return with_model(config, unit, model_dir / unit, on_disk, labels)
