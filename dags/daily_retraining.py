@@ -54,12 +54,18 @@ ends red in `finish`, which names the failed ones and what is live instead.
 
 * *A task is red.* Its last log line says what, where and what to do. Network faults were retried
   already; bad data and wrong configuration are not retried.
-* *`activate` is skipped.* Something newer is live: an older run date never replaces it.
+* *`stage` and `activate` are skipped.* The last line of their log says why: a gate refused the
+  version, something newer is live, or the version was rolled back. What was live is live.
+* *The run was killed.* Clear the red task. A switch that was half-way is completed or undone by
+  `activate`, by the next run, or by `ferry reconcile`.
+* *What went live is bad.* The DAG `rollback`, or `ferry rollback UNIT --reason "…"`.
 * *After a repair*: clear the failed task with its downstream tasks. The run keeps its version,
   and what was sealed is not built again.
 * *What is live now?* `ferry status`.
 
-**Parameter** `run_date` (`YYYY-MM-DD`): empty means the end of the run's data interval.
+**Parameters.** `run_date` (`YYYY-MM-DD`): empty means the end of the run's data interval.
+`activate`: `if_newest` leaves alone what is live when the run date is older, as in a backfill;
+`always` lets also an older date go live; `never` builds, judges and records only.
 """
 
 
@@ -76,7 +82,9 @@ def plan_run() -> dict[str, Any]:
             context["params"]["run_date"], context.get("data_interval_end"), dag_run.run_after
         )
         run_type = run_type_of(dag_run.run_type)
-        plan = steps.plan_run(settings, run_date, run_type, dag_run.run_id)
+        plan = steps.plan_run(
+            settings, run_date, run_type, dag_run.run_id, context["params"]["activate"]
+        )
     return plan.model_dump(mode="json")
 
 
@@ -92,7 +100,8 @@ def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
         steps.build_step(None, settings, RunPlan.model_validate(plan), unit)
 
 
-@task(execution_timeout=timedelta(minutes=15))
+# Runs also where stage was skipped, to be skipped with the reason.
+@task(trigger_rule=TriggerRule.NONE_FAILED, execution_timeout=timedelta(minutes=15))
 def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
     """Make a unit's version live; skipped, with the reason, if it may not be."""
     skip_unless_planned(plan, unit)
@@ -142,6 +151,13 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
             type=["null", "string"],
             format="date",
             description="The run sees events before the end of this day. Empty: the natural date.",
+        ),
+        "activate": Param(
+            "if_newest",
+            type="string",
+            enum=["if_newest", "always", "never"],
+            description="Whether what was built goes live: unless something newer is, whatever is "
+            "live, or not at all.",
         ),
     },
     tags=["ferry", "release"],

@@ -109,7 +109,10 @@ class FerrySparkOperator(SparkSubmitOperator):
         """Submit the step and wait for it."""
         # A missing connection would silently mean yarn.
         BaseHook.get_connection("spark_default")
-        skip_unless_planned(context["ti"].xcom_pull(task_ids=PLAN_TASK), self.unit)
+        plan = context["ti"].xcom_pull(task_ids=PLAN_TASK)
+        skip_unless_planned(plan, self.unit)
+        if self.step == "stage" and self.unit:
+            _skip_unless_it_may_go_live(plan, self.unit)
         with ferry_errors(), tempfile.TemporaryDirectory(prefix="ferry-step-") as folder:
             error_file = Path(folder) / "error"
             self.env_vars = {
@@ -143,3 +146,14 @@ def skip_unless_planned(plan: dict[str, Any], unit: Unit | None) -> None:
     """Skip a unit's task in a run that does not build the unit."""
     if unit is not None and unit not in plan["units"]:
         raise AirflowSkipException(f"{unit} is not enabled in this run's configuration")
+
+
+def _skip_unless_it_may_go_live(plan: dict[str, Any], unit: Unit) -> None:
+    """Skip the staging of a version that will not go live, before Spark is started for it."""
+    with ferry_task() as settings:
+        from pipelines import steps
+        from pipelines.run import RunPlan
+
+        reason = steps.release_refusal(settings, RunPlan.model_validate(plan), unit)
+    if reason:
+        raise AirflowSkipException(reason)

@@ -44,7 +44,7 @@ def daily(parsed: dict[str, Any]) -> dict[str, Any]:
 
 def test_no_import_errors(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert set(parsed["dags"]) == {"daily_retraining"}
+    assert set(parsed["dags"]) == {"daily_retraining", "rollback", "retention"}
 
 
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
@@ -84,7 +84,22 @@ def test_daily_retraining_policies(daily: dict[str, Any]) -> None:
     # A plain cron string would make a timetable whose intervals have no length.
     assert daily["timetable"] == "CronDataIntervalTimetable"
     assert {task for task, retries in daily["retries"].items() if retries == 0} == {"finish"}
-    # Only the end looks past failures: no unit goes on after its own failed step.
+    # Only the end looks past failures: no unit goes on after its own failed step. What was skipped
+    # before it, an activation looks at, to say why itself.
     rules = daily["trigger_rules"]
-    assert {task for task, rule in rules.items() if rule != "all_success"} == {"finish"}
-    assert rules["finish"] == "all_done"
+    assert rules.pop("finish") == "all_done"
+    assert {rules.pop(f"{unit}.activate") for unit in UNITS} == {"none_failed"}
+    assert set(rules.values()) == {"all_success"}
+
+
+def test_rollback_asks_for_a_reason_and_knows_the_units(parsed: dict[str, Any]) -> None:
+    params = parsed["dags"]["rollback"]["params"]
+    assert params["unit"]["enum"] == list(UNITS)
+    assert params["reason"]["minLength"] > 0
+    assert params["version"]["type"] == ["null", "integer"]
+
+
+def test_daily_retraining_leaves_newer_versions_alone_unless_asked(daily: dict[str, Any]) -> None:
+    activate = daily["params"]["activate"]
+    assert activate["enum"] == ["if_newest", "always", "never"]
+    assert daily["defaults"]["activate"] == "if_newest"

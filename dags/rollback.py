@@ -1,0 +1,74 @@
+"""Makes an earlier version of a unit live again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import Param, dag, get_current_context, task
+from ferry_tasks import ferry_task
+
+from pipelines.config import UNITS
+
+DOC = """
+### Rollback
+
+Makes an earlier version of one unit live: its pointer, labels, vectors and model together. Below
+two seconds where that version is still online, else it is staged again from object storage first.
+
+The version that was live is **withdrawn**: neither a retry of its run nor the next reconciliation
+makes it live again. The next run's newer version goes live as usual; pause `daily_retraining` if
+that must not happen.
+
+* **unit**: what to roll back. * **version**: empty means the one that was live before.
+* **reason**: kept in the unit's history (`ferry release show UNIT`).
+"""
+
+
+@task(execution_timeout=timedelta(minutes=30))
+def roll_back() -> dict[str, Any]:
+    """Roll one unit back."""
+    context = get_current_context()
+    params, dag_run = context["params"], context["dag_run"]
+    with ferry_task() as settings:
+        from pipelines import steps
+
+        who = getattr(dag_run, "triggering_user_name", None) or "Airflow"
+        return steps.rollback_step(
+            settings,
+            params["unit"],
+            params["version"],
+            params["reason"],
+            owner=f"{who} ({dag_run.run_id})",
+        ).model_dump(mode="json")
+
+
+@dag(
+    dag_id="rollback",
+    doc_md=DOC,
+    schedule=None,
+    start_date=datetime(2024, 1, 1),
+    catchup=False,
+    max_active_runs=4,
+    default_args={
+        "owner": "ferry",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=5),
+    },
+    params={
+        "unit": Param(UNITS[0], type="string", enum=list(UNITS), description="What to roll back."),
+        "version": Param(
+            None,
+            type=["null", "integer"],
+            description="The version to make live. Empty: the one that was live before.",
+        ),
+        "reason": Param("", type="string", minLength=3, description="Why; kept in the history."),
+    },
+    tags=["ferry", "release"],
+)
+def rollback() -> None:
+    """Wire the run."""
+    roll_back()
+
+
+rollback()
