@@ -171,10 +171,18 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
             "training": json.loads(Path(paths.data_summary).read_text(encoding="utf-8")),
         }
         judged = judge_build(context, spark, Candidate(unit, inputs, built, prepared))
-        lease.require()
         registry, gates, champion = context.registry, judged.gates, judged.champion
         manifest = publish(
-            registry, plan, unit, judged.built, prepared, data, folder, gates, champion
+            registry,
+            plan,
+            unit,
+            judged.built,
+            prepared,
+            data,
+            folder,
+            gates,
+            champion,
+            confirm=lease.require,
         )
     for name, metric in manifest.metrics.items():
         log.info("%s %s: %s", unit, name, metric.describe())
@@ -209,7 +217,8 @@ def stage_step(runner: Runner, settings: Settings, plan: RunPlan, unit: Unit) ->
         with hold_staging(context, unit):
             if manifest.tables:
                 staged = stage_tables(context, manifest, runner)
-                log.info("staged: memory: %s", staged.memory)
+                for gate in staged.gates:
+                    log.info("staged: %s", gate.describe())
                 log.info("staged: %s", staged.describe())
             if manifest.has_model:
                 bring_model(context, manifest)

@@ -16,7 +16,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -52,10 +52,11 @@ class LeaseLostError(ReleaseError):
 class Lease:
     """A lease that is held; `token` is what fenced writes present."""
 
-    def __init__(self, what: str, key: str, token: str) -> None:
+    def __init__(self, what: str, key: str, token: str, renew: Callable[[Lease], bool]) -> None:
         self.what = what
         self.key = key
         self.token = token
+        self._renew = renew
         self._lost = threading.Event()
 
     def lose(self) -> None:
@@ -63,12 +64,14 @@ class Lease:
         self._lost.set()
 
     def require(self) -> None:
-        """Check that nothing is known to have taken the lease.
+        """Ask Redis whether the lease is still ours, before a write that nothing else fences.
 
         Raises:
             LeaseLostError: it was lost.
+            ServiceError: Redis does not answer.
         """
-        if self._lost.is_set():
+        if self._lost.is_set() or not self._renew(self):
+            self.lose()
             raise LeaseLostError(
                 f"{self.what}: another process took over meanwhile; nothing more was changed"
             )
@@ -136,7 +139,7 @@ class Leases:
                     f"{name} is being changed by {holder.rpartition('|')[0]}: try again later"
                 )
             time.sleep(_POLL_SECONDS)
-        return Lease(name, key, token)
+        return Lease(name, key, token, self._renew)
 
     @explained
     def _acquire(self, key: str, token: str, ours: str) -> str:

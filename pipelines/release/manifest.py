@@ -89,3 +89,57 @@ class Golden(BaseModel):
 
     tables: list[GoldenTable] = []
     scores: list[ScoredRequest] = []
+
+
+class StagedTable(BaseModel):
+    """One table as it is in Redis now, and what it cost.
+
+    `write_seconds` and `verify_seconds` add up over all that worked at the same time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    payload_bytes: int
+    redis_bytes: int
+    checksum: str
+    sampled: int
+    write_seconds: float
+    verify_seconds: float
+
+
+class StagedTables(BaseModel):
+    """What staging wrote to Redis and compared (``releases/<unit>/staged/<version>.json``).
+
+    The publish gates stand here and not in the manifest, which is sealed before anything is
+    published. Where one refuses, `tables` lacks what was not staged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    unit: str
+    version: int
+    tables: dict[str, StagedTable] = {}
+    gates: list[GateResult]
+    at: datetime
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(table.rows for table in self.tables.values())
+
+    @property
+    def redis_bytes(self) -> int:
+        """Bytes of all tables in Redis."""
+        return sum(table.redis_bytes for table in self.tables.values())
+
+    def describe(self) -> str:
+        """Return all of it in one line."""
+        write = sum(table.write_seconds for table in self.tables.values())
+        verify = sum(table.verify_seconds for table in self.tables.values())
+        return (
+            f"{self.rows:,} rows in {len(self.tables)} tables, {self.redis_bytes / 1e6:,.1f} MB in "
+            f"Redis, in {self.seconds:.1f}s ({verify / max(write + verify, 1e-9):.0%} of the work "
+            f"was reading back); counts and checksums agree"
+        )

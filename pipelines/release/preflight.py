@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pipelines.errors import CapacityError
+from pipelines.evaluation.gates import GateResult, not_compared
 from pipelines.online.layout import TableMeta
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
+
+MEMORY = "memory"
 
 #: Against what the distribution's tails and the mean lengths of ids and values leave out.
 _MARGIN = 1.03
@@ -118,29 +120,42 @@ def _row_bytes(meta: TableMeta) -> float:
     return meta.payload_bytes / max(1, meta.rows)
 
 
-def judge(needed: int, staged: int, memory: Mapping[str, Any], reserve: float, address: str) -> str:
-    """Return, in one line, why `needed` bytes fit, of which `staged` are in Redis already.
+def judge(
+    needed: int, staged: int, memory: Mapping[str, Any], reserve: float, address: str
+) -> GateResult:
+    """Return whether `needed` bytes fit, of which `staged` are in Redis already.
 
-    `memory` is what ``INFO memory`` answered; `reserve` the share of maxmemory to leave free.
-
-    Raises:
-        CapacityError: they don't; the line says what is needed, what is free, and what to do.
+    `memory` is what ``INFO memory`` answered; `reserve` the share of maxmemory to leave free. The
+    gate's value is what is needed still, its threshold what is free, its baseline maxmemory, all
+    in bytes.
     """
     limit, used = _number(memory, "maxmemory"), _number(memory, "used_memory")
     more = max(0, needed - staged)
     text = f"{_size(more)} needed" + (f" beside {_size(staged)} already staged" if staged else "")
     if limit is None or used is None:
-        return f"{text}; Redis at {address} does not say how much it has: not checked"
+        reason = f"{text}; Redis at {address} does not say how much it has: not checked"
+        return not_compared("publish", MEMORY, reason).model_copy(update={"value": float(more)})
     if limit == 0:
-        return f"{text}; Redis at {address} has no maxmemory: not limited"
+        reason = f"{text}; Redis at {address} has no maxmemory: not limited"
+        return GateResult(group="publish", name=MEMORY, verdict="passed", value=more, reason=reason)
     free = max(0, math.floor(limit * (1 - reserve)) - used)
     found = f"{_size(free)} free of maxmemory {_size(limit)} (reserve {reserve:.0%})"
-    if more > free:
-        raise CapacityError(
-            f"Redis at {address}: {text}, {found}: remove old versions with 'ferry retention' or "
-            "raise maxmemory"
+    fits = more <= free
+    reason = f"{text}, {found}"
+    if not fits:
+        reason = (
+            f"Redis at {address}: {reason}: remove old versions with 'ferry retention' or raise "
+            "maxmemory"
         )
-    return f"{text}, {found}"
+    return GateResult(
+        group="publish",
+        name=MEMORY,
+        verdict="passed" if fits else "refused",
+        value=more,
+        threshold=free,
+        baseline=limit,
+        reason=reason,
+    )
 
 
 def _number(memory: Mapping[str, Any], field: str) -> int | None:
@@ -152,12 +167,8 @@ def _size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1_000_000 else f"{size:,} bytes"
 
 
-def check_memory(context: ReleaseContext, manifest: Manifest) -> str:
-    """Return why a version's tables will fit into Redis.
-
-    Raises:
-        CapacityError: they won't.
-    """
+def check_memory(context: ReleaseContext, manifest: Manifest) -> GateResult:
+    """Return whether a version's tables will fit into Redis; see :func:`judge`."""
     online, unit, version = context.online, manifest.unit, manifest.version
     memory = online.memory_info()
     rounded = round_jemalloc if "jemalloc" in str(memory.get("mem_allocator")) else round_libc
@@ -170,5 +181,8 @@ def check_memory(context: ReleaseContext, manifest: Manifest) -> str:
         needed += size
         # Each table by itself: one that is larger than expected makes no room for another.
         staged += min(size, online.memory_of(unit, version, meta))
-    text = judge(needed, staged, memory, context.config.memory_reserve, online.address)
-    return text + (f"; without {', '.join(unmeasured)}, never measured" if unmeasured else "")
+    gate = judge(needed, staged, memory, context.config.memory_reserve, online.address)
+    if not unmeasured:
+        return gate
+    reason = f"{gate.reason}; without {', '.join(unmeasured)}, never measured"
+    return gate.model_copy(update={"reason": reason})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,15 @@ def publish(
     workdir: Path,
     gates: Sequence[GateResult] = (),
     champion: int | None = None,
+    *,
+    confirm: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Upload all of a build and seal it with the gates' verdicts; returns the manifest.
 
     Until the last request has succeeded the version does not exist; a crash before that leaves
-    unsealed files, which the same run's next attempt overwrites.
+    unsealed files, which the same run's next attempt overwrites or removes. `confirm` raises if
+    another attempt has taken over: it is asked before every write, since a version that the other
+    one has sealed must not change.
     """
     golden = Golden(tables=[t for p in prepared for t in p.golden], scores=built.golden)
     golden_path = workdir / "golden.json"
@@ -44,8 +48,11 @@ def publish(
     entries = []
     with progress(f"upload {unit}", total, "bytes") as advance:
         for name, path in sources:
+            confirm()
             key = registry.key(unit, plan.version, name)
             entries.append(registry.objects.upload(path, key, name, advance))
+    confirm()
+    registry.remove_strays(unit, plan.version, {entry.name for entry in entries})
     manifest = Manifest(
         unit=unit,
         version=plan.version,

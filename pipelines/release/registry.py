@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.errors import ReleaseError
 from pipelines.online.leases import Leases
 from pipelines.release.desired import DesiredState
-from pipelines.release.manifest import FileEntry, Golden, Manifest
+from pipelines.release.manifest import FileEntry, Golden, Manifest, StagedTables
 from pipelines.release.objects import ObjectStore
 from pipelines.run import MAX_ATTEMPT, make_version
 
@@ -143,6 +144,15 @@ class Registry:
         self.download(manifest, entry, target)
         return Golden.model_validate_json(target.read_text(encoding="utf-8"))
 
+    def record_staging(self, staged: StagedTables) -> None:
+        """Keep what staging a version wrote and how its publish gates judged it."""
+        key = f"releases/{staged.unit}/staged/{staged.version}.json"
+        self.objects.put_text(key, staged.model_dump_json(indent=2))
+
+    def staging(self, unit: str, version: int) -> StagedTables | None:
+        """Return what the last staging of a version wrote, or None if it never was."""
+        return self._read(f"releases/{unit}/staged/{version}.json", StagedTables)
+
     def retire(self, manifest: Manifest) -> None:
         """Remove a version; its manifest is kept beside the unit's history.
 
@@ -153,12 +163,20 @@ class Registry:
             f"releases/{unit}/retired/{version}.json", manifest.model_dump_json(indent=2)
         )
         self.objects.delete(self.key(unit, version, MANIFEST))
-        self.remove_files(unit, version)
+        self.remove_strays(unit, version, ())
 
-    def remove_files(self, unit: str, version: int) -> None:
-        """Remove what is left of a version that is not sealed."""
-        for key in list(self.objects.list_keys(self.key(unit, version, ""))):
-            self.objects.delete(key)
+    def remove_strays(self, unit: str, version: int, wanted: Collection[str]) -> None:
+        """Remove the files of a version that is not sealed, but for those named in `wanted`.
+
+        Raises:
+            ReleaseError: it is sealed.
+        """
+        if self.manifest(unit, version):
+            raise ReleaseError(f"{unit} {version} is sealed: its files are not removed")
+        folder = self.key(unit, version, "")
+        for key in list(self.objects.list_keys(folder)):
+            if key.removeprefix(folder) not in wanted:
+                self.objects.delete(key)
 
     # --- the desired state ---
 

@@ -77,7 +77,7 @@ def retain(
             context.registry.retire(manifests[version])
             log.info("%s %s: removed from object storage", unit, version)
         for version in removal.leftovers:
-            context.registry.remove_files(unit, version)
+            context.registry.remove_strays(unit, version, ())
             log.info("%s %s: removed, it was never sealed", unit, version)
     return removal
 

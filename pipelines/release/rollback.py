@@ -44,8 +44,8 @@ def roll_back(
 ) -> Rollback:
     """Make `to`, or the live version's predecessor, live; `runner` stages it again if need be.
 
-    The version that was live is withdrawn: neither a retry of its run nor a reconciliation makes
-    it live again, only a rollback that names it.
+    A version that an older one replaces is withdrawn: neither a retry of its run nor a
+    reconciliation makes it live again, only a rollback that names it.
 
     Raises:
         RollbackError: there is no such version, it was refused, it is live already, or something
@@ -74,7 +74,8 @@ def roll_back(
             desired = last_settled(context.registry.active(unit))
             withdrawn = dict(desired.withdrawn) if desired else {}
             withdrawn.pop(manifest.version, None)
-            withdrawn[pointer.version] = reason
+            if manifest.version < pointer.version:
+                withdrawn[pointer.version] = reason
             wanted = next_state(
                 context,
                 unit,

@@ -5,68 +5,18 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict
-
-from pipelines.errors import VerificationError
+from pipelines.errors import CapacityError, ReleaseError, VerificationError
+from pipelines.evaluation.gates import GateResult, not_compared, refusal
 from pipelines.online.buckets import TableSum, sum_buckets
 from pipelines.online.layout import TableMeta
 from pipelines.progress import progress
 from pipelines.release.context import ReleaseContext
-from pipelines.release.manifest import Manifest
+from pipelines.release.manifest import Manifest, StagedTable, StagedTables
 from pipelines.release.part_writer import Part, PartReport, PartWriter
 from pipelines.release.preflight import check_memory
 from pipelines.release.runners import Runner
-
-
-class StagedTable(BaseModel):
-    """One table as it is in Redis now, and what it cost.
-
-    `write_seconds` and `verify_seconds` add up over all that worked at the same time.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rows: int
-    payload_bytes: int
-    redis_bytes: int
-    checksum: str
-    sampled: int
-    write_seconds: float
-    verify_seconds: float
-
-
-class StagedTables(BaseModel):
-    """What :func:`stage_tables` wrote and compared."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    unit: str
-    version: int
-    tables: dict[str, StagedTable]
-    #: What the memory check found before anything was written.
-    memory: str
-    seconds: float
-
-    @property
-    def rows(self) -> int:
-        """Rows of all tables."""
-        return sum(table.rows for table in self.tables.values())
-
-    @property
-    def redis_bytes(self) -> int:
-        """Bytes of all tables in Redis."""
-        return sum(table.redis_bytes for table in self.tables.values())
-
-    def describe(self) -> str:
-        """Return all of it in one line."""
-        write = sum(table.write_seconds for table in self.tables.values())
-        verify = sum(table.verify_seconds for table in self.tables.values())
-        return (
-            f"{self.rows:,} rows in {len(self.tables)} tables, {self.redis_bytes / 1e6:,.1f} MB in "
-            f"Redis, in {self.seconds:.1f}s ({verify / max(write + verify, 1e-9):.0%} of the work "
-            f"was reading back); counts and checksums agree"
-        )
 
 
 def stage_tables(
@@ -84,7 +34,8 @@ def stage_tables(
         ServiceError: Redis or object storage does not answer or refuses.
     """
     started = time.monotonic()
-    memory = check_memory(context, manifest)
+    gates = [check_memory(context, manifest)]
+    _require(context, manifest, {}, gates, started, CapacityError)
     writer = PartWriter.of(context.settings, manifest, replace=replace)
     parts = [
         Part(meta, context.registry.key(manifest.unit, manifest.version, entry.name), entry)
@@ -94,44 +45,88 @@ def stage_tables(
     total = sum(meta.rows for meta in manifest.tables)
     with progress(f"publish {manifest.unit} to Redis", total) as advance:
         reports = runner.run(writer.write, parts, advance)
-    staged = {
-        meta.name: _complete(context, manifest, meta, [r for r in reports if r.table == meta.name])
-        for meta in manifest.tables
-    }
+    staged = {}
+    for meta in manifest.tables:
+        staged[meta.name] = _sum_up(context, manifest, meta, reports)
+        gates += _table_gates(context, manifest, meta, staged[meta.name])
+    record = _require(context, manifest, staged, gates, started, VerificationError)
     context.online.write_meta(manifest.unit, manifest.version, manifest.tables)
-    return StagedTables(
+    return record
+
+
+def _require(
+    context: ReleaseContext,
+    manifest: Manifest,
+    tables: dict[str, StagedTable],
+    gates: list[GateResult],
+    started: float,
+    error: type[ReleaseError],
+) -> StagedTables:
+    """Record the verdicts so far; raise `error` if one refuses."""
+    record = StagedTables(
         unit=manifest.unit,
         version=manifest.version,
-        tables=staged,
-        memory=memory,
+        tables=tables,
+        gates=gates,
+        at=datetime.now(UTC),
         seconds=time.monotonic() - started,
     )
+    refused = refusal(gates)
+    if tables or refused:
+        context.registry.record_staging(record)
+    if refused:
+        raise error(refused)
+    return record
 
 
-def _complete(
+def _sum_up(
     context: ReleaseContext, manifest: Manifest, meta: TableMeta, reports: Sequence[PartReport]
 ) -> StagedTable:
-    """Compare a whole table with the manifest: rows by Redis's own count, and the checksum."""
-    online = context.online
-    where = f"{manifest.unit} {manifest.version}, table {meta.name}: Redis at {online.address}"
-    stored = online.count_rows(manifest.unit, manifest.version, meta)
-    if stored != meta.rows:
-        raise VerificationError(f"{where} holds {stored} rows of {meta.rows}")
-    total = functools.reduce(TableSum.plus, (report.total for report in reports), TableSum())
-    # Every part was read back as it was written: so it is the parts that are not what was built.
-    if meta.checksum is not None and total.hex != meta.checksum:
-        raise VerificationError(
-            f"{where} holds rows with checksum {total.hex}, the manifest says {meta.checksum}"
-        )
+    ours = [report for report in reports if report.table == meta.name]
+    total = functools.reduce(TableSum.plus, (report.total for report in ours), TableSum())
     return StagedTable(
-        rows=stored,
+        rows=context.online.count_rows(manifest.unit, manifest.version, meta),
         payload_bytes=total.payload_bytes,
-        redis_bytes=online.memory_of(manifest.unit, manifest.version, meta),
+        redis_bytes=context.online.memory_of(manifest.unit, manifest.version, meta),
         checksum=total.hex,
-        sampled=sum(report.sampled for report in reports),
-        write_seconds=sum(report.write_seconds for report in reports),
-        verify_seconds=sum(report.verify_seconds for report in reports),
+        sampled=sum(report.sampled for report in ours),
+        write_seconds=sum(report.write_seconds for report in ours),
+        verify_seconds=sum(report.verify_seconds for report in ours),
     )
+
+
+def _table_gates(
+    context: ReleaseContext, manifest: Manifest, meta: TableMeta, staged: StagedTable
+) -> list[GateResult]:
+    """Compare a whole table with the manifest: rows by Redis's own count, and the checksum.
+
+    Every part was read back as it was written: where the checksum differs, it is the parts that
+    are not what was built.
+    """
+    address = context.online.address
+    where = f"{manifest.unit} {manifest.version}, table {meta.name}: Redis at {address}"
+    counted = staged.rows == meta.rows
+    rows = GateResult(
+        group="publish",
+        name=f"rows of {meta.name}",
+        verdict="passed" if counted else "refused",
+        value=staged.rows,
+        threshold=meta.rows,
+        reason=f"{where} holds {staged.rows} rows of {meta.rows}",
+    )
+    name = f"checksum of {meta.name}"
+    if meta.checksum is None:
+        reason = f"{where}: an earlier Ferry sealed no checksum"
+        return [rows, not_compared("publish", name, reason)]
+    same = staged.checksum == meta.checksum
+    says = "as" if same else f"but {meta.checksum} is what"
+    checksum = GateResult(
+        group="publish",
+        name=name,
+        verdict="passed" if same else "refused",
+        reason=f"{where} holds rows with checksum {staged.checksum}, {says} the manifest says",
+    )
+    return [rows, checksum]
 
 
 def verify_checksums(context: ReleaseContext, manifest: Manifest) -> list[str]:

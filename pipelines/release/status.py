@@ -70,7 +70,7 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
         rows={name: meta.rows for name, meta in tables.items()},
         redis_bytes=sum(online.memory_of(unit, pointer.version, meta) for meta in tables.values()),
         replicas=_replicas(context, manifest),
-        gates=manifest.gates,
+        gates=[*manifest.gates, *_publish_gates(context, manifest)],
         metrics=manifest.metrics,
         problems=problems,
     )
@@ -88,6 +88,11 @@ def _disagreements(unit: str, pointer: Pointer | None, desired: DesiredState | N
             f"'ferry reconcile {unit}'"
         ]
     return []
+
+
+def _publish_gates(context: ReleaseContext, manifest: Manifest) -> list[GateResult]:
+    staged = context.registry.staging(manifest.unit, manifest.version)
+    return staged.gates if staged else []
 
 
 def _replicas(context: ReleaseContext, manifest: Manifest) -> dict[str, str]:
@@ -157,4 +162,9 @@ def version_details(context: ReleaseContext, unit: str, version: int) -> dict[st
         for state in context.registry.history(unit)
         if version in (state.version, state.replaced)
     ]
-    return {**manifest.model_dump(mode="json"), "moves": moves}
+    staged = context.registry.staging(unit, version)
+    return {
+        **manifest.model_dump(mode="json"),
+        "staged": staged.model_dump(mode="json") if staged else None,
+        "moves": moves,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.config import Settings
-from pipelines.errors import CapacityError
 from pipelines.models.base import TableKind
 from pipelines.online.layout import TableMeta
 from pipelines.online.store import OnlineStore
@@ -42,7 +42,9 @@ FULL: dict[str, Any] = {"maxmemory": 100 * MB, "used_memory": 40 * MB}
     ],
 )
 def test_what_fits(needed: int, staged: int, memory: dict[str, Any], said: str) -> None:
-    assert said in judge(needed, staged, memory, 0.05, "redis:6379")
+    gate = judge(needed, staged, memory, 0.05, "redis:6379")
+    assert said in gate.reason
+    assert gate.verdict == ("not_compared" if "not checked" in said else "passed")
 
 
 @pytest.mark.parametrize(
@@ -54,14 +56,14 @@ def test_what_fits(needed: int, staged: int, memory: dict[str, Any], said: str) 
     ],
 )
 def test_what_does_not_fit(needed: int, staged: int, memory: dict[str, Any]) -> None:
-    with pytest.raises(
-        CapacityError,
-        match=r"^Redis at redis:6379: .* needed.* free of maxmemory "
+    gate = judge(needed, staged, memory, 0.05, "redis:6379")
+    assert gate.verdict == "refused"
+    assert re.search(
+        r"^Redis at redis:6379: .* needed.* free of maxmemory "
         r"100\.0 MB \(reserve 5%\): .*'ferry retention' or raise maxmemory$",
-    ) as e:
-        judge(needed, staged, memory, 0.05, "redis:6379")
-    assert not e.value.retryable
-    assert "\n" not in str(e.value)
+        gate.reason,
+    )
+    assert (gate.value, gate.baseline) == (needed - staged, 100 * MB)
 
 
 sizes = st.integers(0, 2**40)
@@ -73,12 +75,7 @@ def test_it_passes_exactly_if_it_fits(
 ) -> None:
     memory = {"maxmemory": limit, "used_memory": used}
     fits = max(0, needed - staged) <= max(0, int(limit * (1 - reserve)) - used)
-    try:
-        judge(needed, staged, memory, reserve, "a")
-    except CapacityError:
-        assert not fits
-    else:
-        assert fits
+    assert judge(needed, staged, memory, reserve, "a").verdict == ("passed" if fits else "refused")
 
 
 @given(st.integers(0, 2**30))

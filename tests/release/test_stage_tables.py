@@ -15,10 +15,10 @@ from pipelines.errors import ReleaseError, ServiceError, VerificationError
 from pipelines.online.layout import TableMeta, bucket_of
 from pipelines.online.store import OnlineStore
 from pipelines.release.context import ReleaseContext, release_context
-from pipelines.release.manifest import Manifest
+from pipelines.release.manifest import Manifest, StagedTables
 from pipelines.release.part_writer import Part, PartReport
 from pipelines.release.runners import LocalRunner
-from pipelines.release.stage_tables import StagedTables, stage_tables
+from pipelines.release.stage_tables import stage_tables
 from tests.release.sealed import describe, seal
 
 INLINE = LocalRunner(workers=1)
@@ -66,7 +66,14 @@ def test_tables_are_staged_and_the_report_says_what_it_cost(
         assert table.write_seconds > 0
         assert table.verify_seconds > 0
     assert "1,400 rows in 3 tables" in staged.describe()
-    assert "free of maxmemory" in staged.memory
+    assert {gate.verdict for gate in staged.gates} == {"passed"}
+    assert "free of maxmemory" in staged.gates[0].reason
+    assert [gate.name for gate in staged.gates[:3]] == [
+        "memory",
+        f"rows of {manifest.tables[0].name}",
+        f"checksum of {manifest.tables[0].name}",
+    ]
+    assert context.registry.staging("recs", manifest.version) == staged
     assert StagedTables.model_validate_json(staged.model_dump_json()) == staged
 
 
@@ -191,7 +198,7 @@ def test_parts_that_are_not_what_was_built_are_noticed(
     meta = describe("titles", "text", TITLES)
     other = meta.model_copy(update={"checksum": "0123456789abcdef"})
     manifest = seal(context, tmp_path, [(other, TITLES)])
-    expected = f"holds rows with checksum {meta.checksum}, the manifest says 0123456789abcdef"
+    expected = f"checksum {meta.checksum}, but 0123456789abcdef is what the manifest says"
     with pytest.raises(VerificationError, match=expected):
         stage_tables(context, manifest, INLINE)
 
@@ -205,7 +212,7 @@ def test_tables_made_before_there_were_checksums_are_staged(
     )
     staged = stage_tables(context, seal(context, tmp_path, [(old, TITLES)]), INLINE)
     assert staged.tables["titles"].checksum == full.checksum
-    assert staged.memory.endswith("without titles, never measured")
+    assert staged.gates[0].reason.endswith("without titles, never measured")
 
 
 def test_the_sample_goes_through_the_readers_path_and_changes(
