@@ -42,9 +42,10 @@ status: setup ## Show what is running, and where
 test: setup ## Run all tests
 	@$(WITH_JAVA) .venv/bin/python -m pytest $(PYTEST_ARGS)
 
-bench: setup ## Measure publishing to Redis and lookups meanwhile (some minutes)
+bench: setup ## Measure publishing, lookups, switches and rollbacks (some minutes)
 	@.venv/bin/python -m benchmarks.publish
 	@.venv/bin/python -m benchmarks.lookup
+	@.venv/bin/python -m benchmarks.switch
 
 lint: setup ## Check style and types
 	@.venv/bin/ruff check .
