@@ -23,13 +23,14 @@ from pipelines.models.base import BuildInputs, Metric
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build, judge_data
+from pipelines.release.manifest import Manifest
 from pipelines.release.publish import publish
 from pipelines.release.retention import Removal, build_lease, retain
 from pipelines.release.rollback import Rollback, roll_back
 from pipelines.release.rules import known_unit
 from pipelines.release.runners import LocalRunner, Runner
 from pipelines.release.stage_model import bring_model, load_model
-from pipelines.release.stage_tables import stage_tables
+from pipelines.release.staged import stage_missing_tables
 from pipelines.release.switch import hold_staging
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import verify_version
@@ -216,15 +217,22 @@ def stage_step(runner: Runner, settings: Settings, plan: RunPlan, unit: Unit) ->
             return
         with hold_staging(context, unit):
             if manifest.tables:
-                staged = stage_tables(context, manifest, runner)
-                for gate in staged.gates:
-                    log.info("staged: %s", gate.describe())
-                log.info("staged: %s", staged.describe())
+                _stage_tables(context, manifest, runner)
             if manifest.has_model:
                 bring_model(context, manifest)
                 load_model(context, manifest)
             for check in verify_version(context, manifest):
                 log.info("staged: %s agree", check)
+
+
+def _stage_tables(context: ReleaseContext, manifest: Manifest, runner: Runner) -> None:
+    staged = stage_missing_tables(context, manifest, runner)
+    if staged is None:
+        log.info("%s %s: all tables are in Redis already", manifest.unit, manifest.version)
+        return
+    for gate in staged.gates:
+        log.info("staged: %s", gate.describe())
+    log.info("staged: %s", staged.describe())
 
 
 def activate_step(settings: Settings, plan: RunPlan, unit: Unit) -> Activation:

@@ -13,8 +13,7 @@ from pipelines.release.desired import DesiredState
 from pipelines.release.manifest import Manifest
 from pipelines.release.runners import Runner
 from pipelines.release.stage_model import bring_model, serve
-from pipelines.release.stage_tables import stage_tables
-from pipelines.release.staged import missing_online, missing_tables
+from pipelines.release.staged import missing_online, stage_missing_tables
 from pipelines.release.switch import adopt_history, hold, hold_staging, settle
 from pipelines.release.verify import canary_reads, verify_version
 
@@ -27,9 +26,8 @@ def stage_again(context: ReleaseContext, manifest: Manifest, runner: Runner) -> 
     Raises:
         ReleaseError: an artifact is not what the manifest sealed.
     """
-    if missing_tables(context, manifest):
-        # Keys of a live version may be among them: readers must not see a gap.
-        stage_tables(context, manifest, runner, replace=True)
+    if manifest.tables:
+        stage_missing_tables(context, manifest, runner)
     if manifest.has_model:
         bring_model(context, manifest)
         serve(context, manifest)
@@ -71,6 +69,9 @@ def restore(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
             "was ever live"
         )
     manifest = context.registry.sealed(unit, state.version)
+    with hold_staging(context, unit):
+        if stage_missing_tables(context, manifest, runner):
+            done.append(f"staged again: {unit} {state.version}, its tables differed")
     checks = [*verify_version(context, manifest), *canary_reads(context, manifest)]
     return [*done, *[f"{unit} {state.version}: {check} agree" for check in checks]]
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
+from pipelines.errors import VerificationError
 from pipelines.release.context import ReleaseContext
-from pipelines.release.manifest import Manifest
+from pipelines.release.manifest import Manifest, StagedTables
+from pipelines.release.runners import Runner
 from pipelines.release.stage_model import serves
+from pipelines.release.stage_tables import stage_tables, verify_checksums
+
+log = logging.getLogger(__name__)
 
 
 def missing_tables(context: ReleaseContext, manifest: Manifest) -> list[str]:
@@ -19,6 +26,27 @@ def missing_tables(context: ReleaseContext, manifest: Manifest) -> list[str]:
         elif (rows := online.count_rows(unit, version, meta)) != meta.rows:
             missing.append(f"{where} holds {rows} rows of {meta.rows}")
     return missing
+
+
+def stage_missing_tables(
+    context: ReleaseContext, manifest: Manifest, runner: Runner
+) -> StagedTables | None:
+    """Write a version's tables unless all of them are in Redis as they were built.
+
+    Returns None if there was nothing to write. What is there in part, or differs, may be of a
+    version that is live: it is replaced bucket by bucket, so that no reader sees a gap.
+
+    Raises:
+        ReleaseError: as :func:`pipelines.release.stage_tables.stage_tables`.
+    """
+    is_described = bool(context.online.table_meta(manifest.unit, manifest.version))
+    if is_described and not missing_tables(context, manifest):
+        try:
+            verify_checksums(context, manifest)
+            return None
+        except VerificationError as error:
+            log.warning("staged again: %s", error)
+    return stage_tables(context, manifest, runner, replace=is_described)
 
 
 def missing_online(

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import ReleaseError
+from pipelines.errors import ReleaseError, VerificationError
 from pipelines.online.layout import bucket_of
 from pipelines.release.audit import audit
 from pipelines.release.context import ReleaseContext
 from pipelines.release.restore import reconcile, restore
 from pipelines.release.rollback import roll_back
+from pipelines.release.staged import stage_missing_tables
 from tests.release.versions import RUNNER, live_version, release
 
 UNIT = "embedding_mlp"
@@ -116,3 +117,27 @@ def test_a_desired_state_that_was_lost_is_taken_from_the_pointer(
     (done,) = reconcile(tables_only, "recs", RUNNER)
     assert done == f"recs: the desired state is {manifest.version} again, as the history has it"
     audit(tables_only, "recs")
+
+
+def test_a_value_that_was_overwritten_is_put_right_by_a_restore(
+    tables_only: ReleaseContext, tmp_path: Path
+) -> None:
+    manifest = release(tables_only, tmp_path, "recs", 1, tmp_path)
+    meta = next(meta for meta in manifest.tables if meta.name == "user_items")
+    key = tables_only.online.keys("recs").bucket(
+        meta.name, manifest.version, bucket_of("42", meta.buckets)
+    )
+    tables_only.online._redis.hset(key, "42", b"\x07" + b"\x00" * 7)
+    with pytest.raises(VerificationError, match="table user_items: Redis at"):
+        audit(tables_only, "recs")
+    assert any("its tables differed" in line for line in restore(tables_only, "recs", RUNNER))
+    audit(tables_only, "recs")
+
+
+def test_what_is_staged_whole_is_not_written_again(
+    tables_only: ReleaseContext, tmp_path: Path
+) -> None:
+    manifest = release(tables_only, tmp_path, "recs", 1, tmp_path)
+    before = tables_only.registry.staging("recs", manifest.version)
+    assert stage_missing_tables(tables_only, manifest, RUNNER) is None
+    assert tables_only.registry.staging("recs", manifest.version) == before

@@ -25,7 +25,7 @@ from pipelines.release.manifest import GoldenTable, Manifest
 from pipelines.release.publish import publish
 from pipelines.release.runners import LocalRunner
 from pipelines.release.stage_model import bring_model, load_model
-from pipelines.release.stage_tables import stage_tables
+from pipelines.release.staged import stage_missing_tables
 from pipelines.release.tables import PreparedTables
 from pipelines.run import ActivateMode, RunPlan, make_version
 from tests.release.sealed import describe, rows_of
@@ -158,7 +158,7 @@ def build(
 
 def stage(context: ReleaseContext, manifest: Manifest) -> None:
     """Put a version online beside what is live."""
-    stage_tables(context, manifest, RUNNER)
+    stage_missing_tables(context, manifest, RUNNER)
     if manifest.has_model:
         bring_model(context, manifest)
         load_model(context, manifest)
