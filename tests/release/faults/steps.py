@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -55,8 +56,7 @@ def run_in(context: ReleaseContext, call: Call) -> None:
         assert registry.reserve_version(context.online.leases, DAY, run_id) == first
     elif step == "build":
         if not registry.manifest(UNIT, call.version):
-            folder = call.folder / f"build-{os.getpid()}-{call.attempt}"
-            folder.mkdir()
+            folder = Path(tempfile.mkdtemp(prefix="build-", dir=call.folder))
             build(context, folder, UNIT, call.attempt, call.models)
     elif step == "stage":
         stage(context, registry.sealed(UNIT, call.version))

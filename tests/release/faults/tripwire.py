@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -37,9 +37,9 @@ _WRITING = {
 
 @dataclass(frozen=True)
 class Trip:
-    """Where a process stops: at its `at`-th side effect (from 0), and how."""
+    """Where a process stops: at its `at`-th side effect (from 0) or the first so named, and how."""
 
-    at: int
+    at: int | str
     when: When
     action: Action = "kill"
 
@@ -60,6 +60,8 @@ class Tripwire:
         self.seen += 1
         with self.log.open("a", encoding="utf-8") as file:
             file.write(f"{label}\n")
+        if self.trip and self.trip.at == label:
+            self.trip = replace(self.trip, at=number)
         self._check(number, "before")
         return number
 
