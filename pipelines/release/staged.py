@@ -58,10 +58,12 @@ def missing_online(
     """
     missing = missing_tables(context, manifest)
     if manifest.has_model:
-        states = [
-            serves(replica, manifest.unit, manifest.version)
-            for replica in context.settings.tf_serving
-        ]
-        if every_replica or None not in states:
-            missing += [state for state in states if state]
+        states = []
+        for replica in context.settings.tf_serving:
+            state = serves(replica, manifest.unit, manifest.version)
+            if state is None and not every_replica:
+                # The others are not asked: one that hangs must not hold up a rollback.
+                return missing
+            states.append(state)
+        missing += [state for state in states if state]
     return missing
