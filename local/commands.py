@@ -94,6 +94,10 @@ def model_server_command(config_file: Path, grpc_port: int, rest_port: int) -> C
             f"--model_config_file={config_file}",
             "--model_config_file_poll_wait_seconds=1",
             "--file_system_poll_wait_seconds=1",
+            # A model that can't be loaded is reported after seconds, not retried for five minutes,
+            # during which the server takes no other configuration if the model's name is new.
+            "--max_num_load_retries=2",
+            "--load_retry_interval_micros=1000000",
             # The file that a restarted server begins with has labels, and nothing is loaded yet.
             "--allow_version_labels_for_unavailable_models=true",
         ),

@@ -68,6 +68,16 @@ class ModelServer:
         """
         if not config.model_config_list.config:
             raise ValueError("an empty model configuration would unload every model")
+        self._replace_config(config, seconds)
+
+    def unload_everything(self, seconds: float) -> None:
+        """Let the server serve nothing."""
+        config = pb.model_server_config_pb2.ModelServerConfig()
+        # Without the list a server takes it for no change at all.
+        config.model_config_list.SetInParent()
+        self._replace_config(config, seconds)
+
+    def _replace_config(self, config: Any, seconds: float) -> None:
         request = pb.model_management_pb2.ReloadConfigRequest(config=config)
         answer = self._call(self._models.HandleReloadConfigRequest, request, seconds)
         if answer.status.error_code:

@@ -25,6 +25,9 @@ from pipelines.online.tf_serving import ModelServer
 CONFIG_FILE = "models.config"
 STABLE = "stable"
 CANARY = "canary"
+#: Labels of known models, or models that are loaded already, are set at once: a replica that takes
+#: longer hangs.
+AT_ONCE_SECONDS = 5.0
 
 _POLL_SECONDS = 0.1
 
@@ -149,7 +152,7 @@ def send_config(settings: Settings, config: Any, seconds: float) -> None:
     except ServiceError:
         if former.model_config_list.config:
             write_config(settings.model_dir, former)
-            for replica, problem in offer_config(sent, former, seconds).items():
+            for replica, problem in offer_config(sent, former, AT_ONCE_SECONDS).items():
                 # It reads the file, which is put back, when it polls.
                 log.warning("%s: could not put back the configuration: %s", replica.grpc, problem)
         raise
@@ -162,6 +165,19 @@ def offer_config(replicas: Sequence[Replica], config: Any, seconds: float) -> di
         with ModelServer(replica) as server:
             try:
                 server.reload(config, seconds)
+            except ServiceError as error:
+                problems[replica] = str(error)
+    return problems
+
+
+def offer_nothing(settings: Settings) -> dict[Replica, str]:
+    """Let every replica serve nothing, as before the first release; returns what went wrong."""
+    write_atomically(settings.model_dir / CONFIG_FILE, "model_config_list {\n}\n")
+    problems = {}
+    for replica in settings.tf_serving:
+        with ModelServer(replica) as server:
+            try:
+                server.unload_everything(AT_ONCE_SECONDS)
             except ServiceError as error:
                 problems[replica] = str(error)
     return problems

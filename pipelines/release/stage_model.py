@@ -20,11 +20,13 @@ from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import SAVED_MODEL, Manifest
 from pipelines.release.objects import sha256_of
 from pipelines.release.serving_config import (
+    AT_ONCE_SECONDS,
     CANARY,
     STABLE,
     configured_labels,
     configured_versions,
     offer_config,
+    offer_nothing,
     read_config,
     send_config,
     versions_on_disk,
@@ -37,8 +39,6 @@ from pipelines.release.serving_config import (
 _CONFIG_LEASE = "model server configuration"
 #: A holder that was killed keeps its lease for 30 seconds.
 _CONFIG_WAIT_SECONDS = 45.0
-#: Labels of known models are set at once: a replica that takes longer hangs.
-_LABEL_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -115,18 +115,42 @@ def load_model(context: ReleaseContext, manifest: Manifest) -> None:
 
     try:
         pointer = live()
-        stable = {STABLE: pointer.version} if pointer else {}
-        _change(context, unit, lambda *_: ({*needed(pointer), version}, stable), seconds)
+
+        def stable(labels: dict[str, int]) -> dict[str, int]:
+            return {STABLE: pointer.version} if pointer else labels
+
+        def beside(
+            loaded: frozenset[int], labels: dict[str, int]
+        ) -> tuple[Collection[int], dict[str, int]]:
+            # Where Redis lost the pointer, what is loaded is what a restore will need.
+            kept = needed(pointer) if pointer else loaded
+            return {*kept, version}, stable(labels)
+
+        _change(context, unit, beside, seconds)
         wait_available(context.settings, unit, [version], seconds)
         # A label can point only to what is AVAILABLE: so labels go in a second reload.
-        labels = {**stable, CANARY: version}
-        _change(context, unit, lambda loaded, _: ({*loaded, version}, labels), seconds)
+        _change(
+            context,
+            unit,
+            lambda loaded, labels: ({*loaded, version}, {**stable(labels), CANARY: version}),
+            seconds,
+        )
     except FerryError:
-        pointer = live()
-        if pointer:
-            labels = dict.fromkeys((STABLE, CANARY), pointer.version)
-            _offer(context, unit, lambda loaded, _: (loaded - {version}, labels))
+        _withdraw(context, unit, version, live())
         raise
+
+
+def _withdraw(context: ReleaseContext, unit: str, version: int, pointer: Pointer | None) -> None:
+    """Let no replica load a version that failed; only so does a server try it again later."""
+
+    def without(
+        loaded: frozenset[int], labels: dict[str, int]
+    ) -> tuple[Collection[int], dict[str, int]]:
+        live = dict.fromkeys((STABLE, CANARY), pointer.version) if pointer else labels
+        return loaded - {version}, live
+
+    # Where nothing is live, what the version leaves behind may be an empty configuration.
+    _offer(context, unit, without, may_be_empty=pointer is None)
 
 
 def serve(context: ReleaseContext, manifest: Manifest) -> None:
@@ -158,7 +182,7 @@ def follow_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> None:
         ServiceError: a replica did not take it; the message names it.
     """
     labels = dict.fromkeys((STABLE, CANARY), pointer.version)
-    _change(context, unit, lambda loaded, _: (loaded | pointer.needed, labels), _LABEL_SECONDS)
+    _change(context, unit, lambda loaded, _: (loaded | pointer.needed, labels), AT_ONCE_SECONDS)
 
 
 def offer_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> list[str]:
@@ -209,15 +233,20 @@ def _change(context: ReleaseContext, unit: str, edit: _Edit, seconds: float) -> 
         send_config(context.settings, _edited(context, unit, edit), seconds)
 
 
-def _offer(context: ReleaseContext, unit: str, edit: _Edit) -> list[str]:
+def _offer(
+    context: ReleaseContext, unit: str, edit: _Edit, *, may_be_empty: bool = False
+) -> list[str]:
     """Change one unit of the configuration wherever that is possible; returns what was not."""
     try:
         with _config_lease(context):
             config = _edited(context, unit, edit)
-            if not config.model_config_list.config:
+            if config.model_config_list.config:
+                write_config(context.settings.model_dir, config)
+                refused = offer_config(context.settings.tf_serving, config, AT_ONCE_SECONDS)
+            elif may_be_empty:
+                refused = offer_nothing(context.settings)
+            else:
                 return []
-            write_config(context.settings.model_dir, config)
-            refused = offer_config(context.settings.tf_serving, config, _LABEL_SECONDS)
             problems = list(refused.values())
     except FerryError as error:
         problems = [str(error)]
