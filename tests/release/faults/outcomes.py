@@ -19,6 +19,8 @@ _LONGEST = 150
 _PLAIN = (
     (r"Failed to upload \S+ to \S+: ", ""),
     (r"Error running script.*?-(?=[A-Z]+ )", ""),
+    (r"UNAVAILABLE: .*", "UNAVAILABLE"),
+    (r"scores \S+, the trainer \S+", "scores <one number>, the trainer <another>"),
     (r"'utf-8' codec.*", "no UTF-8"),
     (r"https?://127\.0\.0\.1:\d+/test-\d+", "<bucket>"),
     (r"(https?://|ipv4:)?127\.0\.0\.1:\d+", "<address>"),
