@@ -237,6 +237,9 @@ class FerryClient:
                 return server.predict_rest(live.unit, live.version, serving_inputs(rows))
             except ServiceError as error:
                 failures.append(str(error))
+                # Asked last from now on: one that hangs must not slow down every request.
+                self._servers.remove(server)
+                self._servers.append(server)
         raise ServiceError("; ".join(failures))
 
     def pmml(self, unit: str, version: int) -> PmmlScorer:
@@ -261,7 +264,7 @@ class FerryClient:
     def _replicas(self) -> list[ModelServer]:
         if not self._servers:
             self._servers = [ModelServer(replica) for replica in self.settings.tf_serving]
-        return self._servers
+        return list(self._servers)
 
     def _titles(self, ids: Sequence[str]) -> dict[str, Value]:
         """Return titles from whichever unit that carries them is live; none is no error."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from pipelines.errors import VerificationError
+from pipelines.config import Replica
+from pipelines.errors import ServiceError, VerificationError
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest, StagedTables
 from pipelines.release.runners import Runner
 from pipelines.release.stage_model import serves
 from pipelines.release.stage_tables import stage_tables, verify_checksums
+from pipelines.release.verify import first_to_answer
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +60,27 @@ def missing_online(
     """
     missing = missing_tables(context, manifest)
     if manifest.has_model:
-        states = []
-        for replica in context.settings.tf_serving:
-            state = serves(replica, manifest.unit, manifest.version)
-            if state is None and not every_replica:
-                # The others are not asked: one that hangs must not hold up a rollback.
-                return missing
-            states.append(state)
-        missing += [state for state in states if state]
+        ask = _on_every_replica if every_replica else _on_no_replica
+        missing += ask(context, manifest)
     return missing
+
+
+def _on_every_replica(context: ReleaseContext, manifest: Manifest) -> list[str]:
+    """Return what each replica says that does not serve the version."""
+    states = [serves(r, manifest.unit, manifest.version) for r in context.settings.tf_serving]
+    return [state for state in states if state]
+
+
+def _on_no_replica(context: ReleaseContext, manifest: Manifest) -> list[str]:
+    """Return what the replicas say, if not one of them serves the version."""
+
+    def ask(replica: Replica) -> str:
+        if state := serves(replica, manifest.unit, manifest.version):
+            raise ServiceError(state)
+        return replica.grpc
+
+    try:
+        first_to_answer(context.settings.tf_serving, ask)
+    except ServiceError as error:
+        return [str(error)]
+    return []

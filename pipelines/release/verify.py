@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.config import Replica
 from pipelines.errors import FerryError, ServiceError, VerificationError
 from pipelines.online.layout import TableMeta, Value, within_float16
 from pipelines.online.ranking_inputs import pmml_rows, serving_inputs
@@ -168,15 +170,35 @@ def _verify_one_replica(
     context: ReleaseContext, manifest: Manifest, golden: Sequence[ScoredRequest]
 ) -> str:
     inputs = serving_inputs([request.inputs for request in golden])
-    failures = []
-    for replica in context.settings.tf_serving:
+
+    def verify(replica: Replica) -> str:
         with ModelServer(replica) as server:
+            scores = server.predict_grpc(manifest.unit, manifest.version, inputs)
+        return _compare(manifest, f"gRPC at {replica.grpc}", golden, scores)
+
+    return first_to_answer(context.settings.tf_serving, verify)
+
+
+def first_to_answer(replicas: Sequence[Replica], ask: Callable[[Replica], str]) -> str:
+    """Return what the first replica answers for which `ask` does not fail.
+
+    All are asked at once, and none is waited for once one has answered: a replica that hangs must
+    not hold up a rollback.
+
+    Raises:
+        ServiceError: all have failed; the message has what each said.
+    """
+    pool = ThreadPoolExecutor(len(replicas), thread_name_prefix="replica")
+    try:
+        failures = []
+        for answer in as_completed([pool.submit(ask, replica) for replica in replicas]):
             try:
-                scores = server.predict_grpc(manifest.unit, manifest.version, inputs)
-                return _compare(manifest, f"gRPC at {replica.grpc}", golden, scores)
+                return answer.result()
             except FerryError as error:
                 failures.append(str(error))
-    raise ServiceError("; ".join(failures))
+        raise ServiceError("; ".join(sorted(failures)))
+    finally:
+        pool.shutdown(wait=False)
 
 
 def _compare(

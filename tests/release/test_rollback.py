@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,4 +152,29 @@ def test_a_replica_that_is_down_does_not_keep_a_bad_version_live(
     half = replace(served, settings=served.settings.model_copy(update={"tf_serving": replicas}))
     done = roll_back(half, unit, None, "wrong prices", RUNNER)
     assert done.version == live_version(half, unit) == first.version
+    assert any(f"127.0.0.1:{port}" in problem for problem in done.problems)
+
+
+def test_a_first_replica_that_hangs_does_not_hold_up_a_rollback(
+    served: ReleaseContext, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = "embedding_mlp"
+    first, _ = (release(served, tmp_path, unit, n, models) for n in (1, 2))
+    moved_after: list[float] = []
+    move = served.online.pointers.move
+
+    def noted(*args: Any, **kwargs: Any) -> None:
+        move(*args, **kwargs)
+        moved_after.append(time.monotonic() - started)
+
+    monkeypatch.setattr(served.online.pointers, "move", noted)
+    # It takes connections, and never answers.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        replicas = (Replica("127.0.0.1", port, port), *served.settings.tf_serving)
+        half = replace(served, settings=served.settings.model_copy(update={"tf_serving": replicas}))
+        started = time.monotonic()
+        done = roll_back(half, unit, None, "wrong prices", RUNNER)
+    assert done.version == live_version(half, unit) == first.version
+    assert moved_after[0] < 2.0
     assert any(f"127.0.0.1:{port}" in problem for problem in done.problems)
