@@ -62,7 +62,14 @@ def roll_back() -> dict[str, Any]:
             type=["null", "integer"],
             description="The version to make live. Empty: the one that was live before.",
         ),
-        "reason": Param("", type="string", minLength=3, description="Why; kept in the history."),
+        "reason": Param(
+            "",
+            type="string",
+            minLength=3,
+            # Not only spaces.
+            pattern=r"^.*\S.*$",
+            description="Why; kept in the history.",
+        ),
     },
     tags=["ferry", "release"],
 )

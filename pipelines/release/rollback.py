@@ -48,11 +48,13 @@ def roll_back(
     reconciliation makes it live again, only a rollback that names it.
 
     Raises:
-        RollbackError: there is no such version, it was refused, it is live already, or something
-            else moved the pointer since this rollback began.
+        RollbackError: no reason is given, there is no such version, it was refused, it is live
+            already, or something else moved the pointer since this rollback began.
         ReleaseError: the version is corrupt in object storage, or another process is at the unit.
         VerificationError: the version answers wrongly; what was live stays live.
     """
+    if not reason.strip():
+        raise RollbackError(f"a rollback of {unit} needs a reason: the history keeps it")
     pointer = context.online.pointers.get(unit)
     if pointer is None:
         raise RollbackError(
@@ -97,7 +99,7 @@ def roll_back(
 
 
 def _target(context: ReleaseContext, unit: str, pointer: Pointer, to: int | None) -> Manifest:
-    version = to or pointer.previous
+    version = pointer.previous if to is None else to
     if version is None:
         raise RollbackError(
             f"{unit} {pointer.version} has no predecessor: 'ferry release list {unit}' shows the "

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,8 @@ def test_rollback_asks_for_a_reason_and_knows_the_units(parsed: dict[str, Any]) 
     params = parsed["dags"]["rollback"]["params"]
     assert params["unit"]["enum"] == list(UNITS)
     assert params["reason"]["minLength"] > 0
+    assert not re.search(params["reason"]["pattern"], "   ")
+    assert re.search(params["reason"]["pattern"], " wrong prices ")
     assert params["version"]["type"] == ["null", "integer"]
 
 

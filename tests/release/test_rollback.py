@@ -92,10 +92,15 @@ def test_what_can_t_be_rolled_back_to_is_said(tables_only: ReleaseContext, tmp_p
         (209912310001, f"{UNIT} has no sealed version 209912310001"),
         (refused.version, "was refused by its gates: auc 0.4 is below 0.5"),
         (v2, f"{v2} is live already"),
+        # No version, and not the same as none given.
+        (0, f"{UNIT} has no sealed version 0 "),
     ):
         with pytest.raises(ReleaseError, match=reason) as caught:
             roll_back(tables_only, UNIT, to, "wrong", RUNNER)
         assert not caught.value.retryable
+    for no_reason in ("", "  \t"):
+        with pytest.raises(RollbackError, match="a rollback of recs needs a reason"):
+            roll_back(tables_only, UNIT, v1, no_reason, RUNNER)
     assert live_version(tables_only, UNIT) == v2
     assert v1 < v2
 
