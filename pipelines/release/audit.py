@@ -27,9 +27,9 @@ def audit(context: ReleaseContext, unit: str) -> list[str]:
     manifest = context.registry.sealed(unit, pointer.version)
     desired = context.registry.active(unit)
     if desired is None or desired.version != pointer.version or desired.state != "live":
+        wanted = f"{desired.version or 'nothing'} ({desired.state})" if desired else "nothing"
         raise VerificationError(
-            f"{unit}: Redis names {pointer.version}, object storage "
-            f"{desired.version if desired else 'nothing'} ({desired.state if desired else ''}): "
+            f"{unit}: Redis names {pointer.version}, object storage {wanted}: "
             f"'ferry reconcile {unit}' settles it"
         )
     if missing := missing_online(context, manifest, every_replica=True):

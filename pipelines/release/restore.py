@@ -72,8 +72,17 @@ def restore(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
     with hold_staging(context, unit):
         if stage_missing_tables(context, manifest, runner):
             done.append(f"staged again: {unit} {state.version}, its tables differed")
-    checks = [*verify_version(context, manifest), *canary_reads(context, manifest)]
+    checks = verify_version(context, manifest)
+    checks += [f"from the pointer on: {check}" for check in canary_reads(context, manifest)]
     return [*done, *[f"{unit} {state.version}: {check} agree" for check in checks]]
+
+
+def was_ever_live(context: ReleaseContext, unit: str) -> bool:
+    """Tell whether there is anything of a unit that :func:`restore` could bring back."""
+    state = context.registry.active(unit)
+    if state is None:
+        return context.online.pointers.get(unit) is not None
+    return state.version is not None or state.state == "switching"
 
 
 def _desired(context: ReleaseContext, unit: str, done: list[str]) -> DesiredState | None:

@@ -14,6 +14,7 @@ from pipelines.release.context import ReleaseContext
 from pipelines.release.desired import DesiredState
 from pipelines.release.manifest import Manifest
 from pipelines.release.stage_model import serves
+from pipelines.release.switch import last_settled
 
 
 class UnitStatus(BaseModel):
@@ -47,24 +48,28 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
     online = context.online
     pointer = online.pointers.get(unit)
     desired = context.registry.active(unit)
-    problems = _disagreements(unit, pointer, desired)
+    problems = _disagreements(context, unit, pointer, desired)
     if pointer is None:
         return UnitStatus(unit=unit, problems=problems)
     manifest = context.registry.manifest(unit, pointer.version)
     if manifest is None:
-        problems.append(f"{unit} {pointer.version} is live but has no manifest in object storage")
+        problems.append(f"{pointer.version} is live but has no manifest in object storage")
         return UnitStatus(unit=unit, live=pointer, problems=problems)
     tables = online.table_meta(unit, pointer.version)
     problems += [
-        f"{unit} {pointer.version}: table {meta.name} is not in Redis at {online.address}"
+        f"table {meta.name} is not in Redis at {online.address}: 'ferry restore {unit}'"
         for meta in manifest.tables
         if meta.name not in tables
     ]
+    # While a switch is on its way, the pointer may still be where the move before it left it.
+    moved_by = next(
+        (s for s in (desired, last_settled(desired)) if s and s.epoch == pointer.epoch), None
+    )
     return UnitStatus(
         unit=unit,
         live=pointer,
-        who=desired.who if desired else None,
-        why=desired.why if desired else None,
+        who=moved_by.who if moved_by else None,
+        why=moved_by.why if moved_by else None,
         data_date=manifest.run_date,
         data_age_days=(datetime.now(UTC).date() - manifest.run_date).days,
         rows={name: meta.rows for name, meta in tables.items()},
@@ -76,17 +81,23 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
     )
 
 
-def _disagreements(unit: str, pointer: Pointer | None, desired: DesiredState | None) -> list[str]:
+def _disagreements(
+    context: ReleaseContext, unit: str, pointer: Pointer | None, desired: DesiredState | None
+) -> list[str]:
     live = pointer.version if pointer else None
+    settles = f"'ferry reconcile {unit}' settles it"
     if desired is None:
-        return [f"{unit} {live} is live but object storage knows of no release"] if live else []
+        return [f"{live} is live, object storage knows of no release: {settles}"] if live else []
+    wanted = desired.version or "nothing"
     if desired.state == "switching":
-        return [f"the switch to {desired.version or 'nothing'} is not complete: 'ferry reconcile'"]
+        holder = context.online.leases.holder(context.online.pointers.key(unit))
+        if holder:
+            return [f"a switch to {wanted} is under way, by {holder}"]
+        return [f"a switch to {wanted} was left half-way: {settles}"]
     if desired.version != live:
-        return [
-            f"object storage wants {desired.version or 'nothing'}, Redis has {live or 'nothing'}: "
-            f"'ferry reconcile {unit}'"
-        ]
+        return [f"object storage wants {wanted}, Redis has {live or 'nothing'}: {settles}"]
+    if pointer and pointer.epoch != desired.epoch:
+        return [f"object storage is at move {desired.epoch}, Redis at {pointer.epoch}: {settles}"]
     return []
 
 
@@ -121,13 +132,17 @@ class VersionLine(BaseModel):
 
 def version_lines(context: ReleaseContext, unit: str) -> list[VersionLine]:
     """Return the unit's versions in object storage, newest first."""
-    pointer = context.online.pointers.get(unit)
-    desired = context.registry.active(unit)
-    withdrawn = desired.withdrawn if desired else {}
+    pointer, withdrawn = _what_is_live(context, unit)
     return [
         _line(version, context.registry.manifest(unit, version), pointer, withdrawn)
         for version in context.registry.versions(unit)
     ]
+
+
+def _what_is_live(context: ReleaseContext, unit: str) -> tuple[Pointer | None, dict[int, str]]:
+    """Return the pointer, and the versions that a rollback took back."""
+    desired = context.registry.active(unit)
+    return context.online.pointers.get(unit), desired.withdrawn if desired else {}
 
 
 def _line(
@@ -150,13 +165,10 @@ def _line(
     )
 
 
-def version_details(context: ReleaseContext, unit: str, version: int) -> dict[str, Any]:
-    """Return a version's whole manifest, with the moves of the pointer that concern it.
-
-    Raises:
-        UnknownVersionError: there is no such version.
-    """
-    manifest = context.registry.sealed(unit, version)
+def version_details(context: ReleaseContext, manifest: Manifest) -> dict[str, Any]:
+    """Return a version's whole manifest, its state, and the moves that concern it."""
+    unit, version = manifest.unit, manifest.version
+    line = _line(version, manifest, *_what_is_live(context, unit))
     moves = [
         state.model_dump(mode="json", include={"epoch", "version", "kind", "at", "who", "why"})
         for state in context.registry.history(unit)
@@ -164,6 +176,8 @@ def version_details(context: ReleaseContext, unit: str, version: int) -> dict[st
     ]
     staged = context.registry.staging(unit, version)
     return {
+        "state": line.state,
+        "reason": line.reason,
         **manifest.model_dump(mode="json"),
         "staged": staged.model_dump(mode="json") if staged else None,
         "moves": moves,
