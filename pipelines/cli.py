@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import BaseModel
@@ -146,13 +147,24 @@ def _print_answer(answer: BaseModel, heading: str, as_json: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; an error of ours is one line on standard error and exit code 1."""
-    configure_logging()
+    """Run a command; an error of ours, or in its arguments, is one line and exit code 1."""
+    # Who waits at a terminal wants to see how far it is; elsewhere errors stand alone.
+    configure_logging(logging.INFO if sys.stderr.isatty() else logging.WARNING)
     try:
-        app(args=list(arguments) if arguments is not None else None)
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except FerryError as error:
-        typer.echo(f"ferry: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except typer.TyperException as error:
+        _fail(error.format_message())
+    if code:
+        sys.exit(code)
+
+
+def _fail(message: str) -> NoReturn:
+    # Without a command the help has been printed already, and there is no message.
+    if message:
+        typer.echo(f"ferry: {' '.join(message.split())}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":
