@@ -50,6 +50,8 @@ def roll_back() -> dict[str, Any]:
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=4,
+    # Else a rollback would wait until somebody unpauses it; it has no schedule to be paused.
+    is_paused_upon_creation=False,
     default_args={
         "owner": "ferry",
         "retries": 1,

@@ -31,6 +31,7 @@ def main(folder: Path) -> None:
             "catchup": dag.catchup,
             "params": {name: dag.params.get_param(name).schema for name in dag.params},
             "defaults": {name: dag.params.get_param(name).value for name in dag.params},
+            "paused_at_first": dag.is_paused_upon_creation,
             "max_active_runs": dag.max_active_runs,
             "timetable": type(dag.timetable).__name__,
             "downstream": {t.task_id: sorted(t.downstream_task_ids) for t in dag.tasks},

@@ -102,6 +102,10 @@ def test_rollback_asks_for_a_reason_and_knows_the_units(parsed: dict[str, Any]) 
     assert params["version"]["type"] == ["null", "integer"]
 
 
+def test_a_rollback_does_not_wait_until_it_is_unpaused(parsed: dict[str, Any]) -> None:
+    assert parsed["dags"]["rollback"]["paused_at_first"] is False
+
+
 def test_daily_retraining_leaves_newer_versions_alone_unless_asked(daily: dict[str, Any]) -> None:
     activate = daily["params"]["activate"]
     assert activate["enum"] == ["if_newest", "always", "never"]
