@@ -9,7 +9,7 @@ from pathlib import Path
 
 from local.airflow_api import AirflowApi, TaskInstance
 from local.run_view import NOT_RUN, RunView, TaskRow
-from local.task_log import error_of, log_file, progress_of
+from local.task_log import error_of, log_file, progress_of, skip_reason_of
 from pipelines.errors import ServiceError
 
 DAG_ID = "daily_retraining"
@@ -85,6 +85,8 @@ class DagRun:
             return progress_of(self.log_of(task)) or ""
         if task.state == "failed":
             return error_of(self.log_of(task))
+        if task.state == "skipped":
+            return skip_reason_of(self.log_of(task)) or ""
         if task.state == "up_for_retry":
             return f"will try again: {error_of(self.log_of(task))}"
         return ""

@@ -1,4 +1,4 @@
-"""What a task's log says: how far it is, and why it failed.
+"""What a task's log says: how far it is, why it failed, and why it was skipped.
 
 Airflow writes one JSON object a line; what a Spark step prints arrives as the event of such a line.
 """
@@ -58,6 +58,14 @@ def progress_of(log: Path) -> str | None:
     for entry in reversed(_entries(log)):
         if found := _PROGRESS.search(str(entry.get("event", ""))):
             return found[1].strip()
+    return None
+
+
+def skip_reason_of(log: Path) -> str | None:
+    """Return why a task skipped itself; None where another task had it skipped."""
+    for entry in reversed(_entries(log)):
+        if entry.get("event") == "Skipping task.":
+            return str(entry.get("reason", "")) or None
     return None
 
 

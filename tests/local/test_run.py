@@ -51,6 +51,20 @@ def test_a_failed_task_is_explained_and_fails_the_command(airflow_up: LocalComma
     assert "finish upstream_failed" in output
 
 
+def test_a_refused_unit_is_told_with_its_reason_and_fails_nothing(
+    airflow_up: LocalCommand,
+) -> None:
+    code, output = airflow_up("run", "--run-date", "2002-03-01")
+    assert code == 0, output
+    reason = "version 200203010001 was refused by its gates: ndcg_at_10 is 0.03, must be more"
+    assert f"stage skipped {reason}\n" in output
+    assert "finish success" in output
+    row = next(line for line in output.splitlines() if line.startswith("│ recs"))
+    assert [cell.strip() for cell in row.split("│")[2:4]] == ["refused", "200112310001"]
+    told = output.split("│ recs", 1)[1].replace("│", " ")
+    assert reason in " ".join(told.split())
+
+
 def test_an_interrupted_run_goes_on_in_an_airflow_that_stays(airflow_up: LocalCommand) -> None:
     process = airflow_up.start("run", "--run-date", "2026-03-02")
     assert process.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local.task_log import error_of, progress_of
+from local.task_log import error_of, progress_of, skip_reason_of
 
 
 def write(log: Path, *entries: object) -> Path:
@@ -78,3 +78,15 @@ def test_a_killed_task_is_shown_with_its_last_lines(log: Path) -> None:
     shown = error_of(write(log, {"event": "training"}, {"event": "::endgroup::"}))
     assert "was its process killed?" in shown
     assert shown.endswith("training")
+
+
+def test_a_task_says_why_it_skipped_itself(log: Path) -> None:
+    write(
+        log,
+        {"event": "::group::Post Execute"},
+        {"event": "Skipping task.", "reason": "recs is not enabled"},
+    )
+    assert skip_reason_of(log) == "recs is not enabled"
+    write(log, {"event": "something else"})
+    assert skip_reason_of(log) is None
+    assert skip_reason_of(log.with_name("none.log")) is None

@@ -1,5 +1,5 @@
 """Stands in for the daily DAG: its outline, without the work. The run date decides what happens:
-in the year 2001 a task fails.
+in the year 2001 a task fails, in the year 2002 the gates refuse the unit.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import CronDataIntervalTimetable, Param, dag, task
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import CronDataIntervalTimetable, Param, TriggerRule, dag, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+REFUSAL = "version 200203010001 was refused by its gates: ndcg_at_10 is 0.03, must be more"
 
 
 @dag(
@@ -41,6 +43,11 @@ def stand_in() -> None:
                 raise AirflowFailException("recs: not built, free some space") from error
 
     @task
+    def stage(planned: Any) -> None:
+        if planned["run_date"].startswith("2002"):
+            raise AirflowSkipException(REFUSAL)
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
     def finish(planned: Any) -> None:
         folder = Path(os.environ["FERRY_LAKE"]) / "runs" / str(planned["version"])
         for name, columns in {
@@ -54,11 +61,13 @@ def stand_in() -> None:
             pq.write_table(pa.table(columns), folder / name / "part.parquet")
         metric = {"value": 0.25, "baselines": {"popularity": 0.2}}
         unit = {"unit": "recs", "outcome": "live", "version": planned["version"], "reason": ""}
+        if planned["run_date"].startswith("2002"):
+            unit |= {"outcome": "refused", "version": 200112310001, "reason": REFUSAL}
         summary = {**planned, "units": [{**unit, "metrics": {"ndcg@10": metric}}]}
         (folder / "summary.json").write_text(json.dumps(summary))
 
     planned = plan()
-    build(planned) >> finish(planned)
+    build(planned) >> stage(planned) >> finish(planned)
 
 
 stand_in()
