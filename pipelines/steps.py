@@ -215,6 +215,11 @@ def stage_step(runner: Runner, settings: Settings, plan: RunPlan, unit: Unit) ->
         if reason := refusal(context, manifest, plan.activate):
             log.info("%s is not staged: %s", unit, reason)
             return
+        pointer = context.online.pointers.get(unit)
+        if pointer and pointer.version == plan.version:
+            # What is lost of a live version is for a reconciliation to bring back.
+            log.info("%s %s is live already", unit, plan.version)
+            return
         with hold_staging(context, unit):
             if manifest.tables:
                 _stage_tables(context, manifest, runner)
@@ -248,7 +253,7 @@ def rollback_step(
     """Make an earlier version of a unit live again."""
     config = load_pipeline_config(settings.config)
     with release_context(settings, config.release, owner) as context:
-        return roll_back(context, known_unit(unit), version, reason, LocalRunner())
+        return roll_back(context, known_unit(unit), version, reason, LocalRunner(), once=True)
 
 
 def retention_step(settings: Settings, unit: Unit, *, dry_run: bool) -> Removal:

@@ -7,17 +7,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.errors import ReleaseError
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
 from pipelines.release.rules import activation_refusal
-from pipelines.release.switch import (
-    hold,
-    last_settled,
-    live_version,
-    make_switch,
-    next_state,
-    settle,
-)
+from pipelines.release.staged import missing_tables
+from pipelines.release.state import desired_state, live_version
+from pipelines.release.switch import hold, make_switch, next_state, settle
 from pipelines.release.verify import verify_version
 from pipelines.run import ActivateMode
 
@@ -34,15 +30,11 @@ class Activation(BaseModel):
 
 
 def refusal(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> str | None:
-    """Return why the version may not go live now, or None if it may.
-
-    What is live is what the pointer names; where Redis lost it, what object storage says.
-    """
-    pointer = context.online.pointers.get(manifest.unit)
-    desired = last_settled(context.registry.active(manifest.unit))
+    """Return why the version may not go live now, or None if it may."""
+    desired = desired_state(context, manifest.unit)
     return activation_refusal(
         manifest.version,
-        live_version(pointer, desired),
+        live_version(context, manifest.unit),
         mode=mode,
         withdrawn=desired.withdrawn if desired else {},
         gates=manifest.refusal,
@@ -57,9 +49,9 @@ def activate(
     Raises:
         VerificationError: the version answered wrongly before or after the switch; what was
             live before is live.
-        ReleaseError: something else changes the unit at the same moment.
+        ReleaseError: something else changes the unit at the same moment, or removed the version.
     """
-    unit = manifest.unit
+    unit, version = manifest.unit, manifest.version
     if done := settle(context, unit):
         log.info(done)
     if ended := _ended(context, manifest, mode):
@@ -67,21 +59,25 @@ def activate(
     for check in verify_version(context, manifest):
         log.info("before the switch: %s agree", check)
     with hold(context, unit) as lease:
-        # Decided again: what is live may have changed while the answers were compared.
+        # Decided again: what is live, and what is there, may have changed while the answers were
+        # compared.
         if ended := _ended(context, manifest, mode):
             return ended
-        former = context.registry.active(unit)
+        context.registry.sealed(unit, version)
+        if missing := missing_tables(context, manifest):
+            raise ReleaseError(f"{missing[0]}: stage the version again first")
+        desired = desired_state(context, unit)
         wanted = next_state(
             context,
             unit,
-            manifest.version,
+            version,
             "release",
             f"release of run date {manifest.run_date}",
             backward=mode == "always",
-            withdrawn=former.withdrawn if former else {},
+            withdrawn=desired.withdrawn if desired else {},
         )
         make_switch(context, lease, wanted, manifest)
-    return Activation(outcome="live", reason=f"version {manifest.version} is live")
+    return Activation(outcome="live", reason=f"version {version} is live")
 
 
 def _ended(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> Activation | None:

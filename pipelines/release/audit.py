@@ -8,6 +8,7 @@ from pathlib import Path
 from pipelines.errors import ReleaseError, VerificationError
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
+from pipelines.release.stage_model import missing_on_disk
 from pipelines.release.stage_tables import verify_checksums
 from pipelines.release.staged import missing_online
 from pipelines.release.verify import canary_reads, verify_version
@@ -32,7 +33,8 @@ def audit(context: ReleaseContext, unit: str) -> list[str]:
             f"{unit}: Redis names {pointer.version}, object storage {wanted}: "
             f"'ferry reconcile {unit}' settles it"
         )
-    if missing := missing_online(context, manifest, every_replica=True):
+    missing = missing_online(context, manifest, every_replica=True)
+    if missing := [*missing, *missing_on_disk(context, manifest)]:
         raise VerificationError("; ".join(missing))
     checks = [_verify_artifacts(context, manifest), *verify_checksums(context, manifest)]
     checks += verify_version(context, manifest)

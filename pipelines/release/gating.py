@@ -28,6 +28,7 @@ from pipelines.models.stored import EVALUATION
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
 from pipelines.release.registry import Registry
+from pipelines.release.state import live_version
 from pipelines.release.tables import PreparedTables
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ def judge_build(
     unit, inputs, built = candidate.unit, candidate.inputs, candidate.built
     gates = _RESULTS.validate_json(Path(inputs.paths.data_gates).read_bytes())
     gates += model_gates(unit, built.metrics, getattr(inputs.config.gates.models, unit))
-    pointer = context.online.pointers.get(unit)
-    live = pointer.version if pointer else None
+    live = live_version(context, unit)
     values, compared = _judge_against_champion(context.registry, spark, candidate, live)
     gates += compared
     if spark is not None and unit in _LISTS:

@@ -197,12 +197,32 @@ class Registry:
         """Record a completed move: in the history first, then as the desired state.
 
         Returns the state that is desired now.
+
+        Raises:
+            ReleaseError: the history has another move by that number.
         """
         settled = state.settled()
         key = f"releases/{state.unit}/history/{state.epoch:010d}.json"
+        recorded = self._read(key, DesiredState)
+        if recorded and recorded.version != state.version:
+            raise ReleaseError(
+                f"{state.unit}: move {state.epoch} was to {recorded.version or 'nothing'}, not to "
+                f"{state.version or 'nothing'}: another run moved the unit meanwhile"
+            )
         self.objects.put_text(key, settled.model_dump_json(indent=2))
         self.set_active(settled)
         return settled
+
+    def newest_epoch(self, unit: str) -> int:
+        """Return the number of the newest completed move; 0 if there was none."""
+        keys = list(self.objects.list_keys(f"releases/{unit}/history/"))
+        return int(Path(keys[-1]).stem) if keys else 0
+
+    def newest_move(self, unit: str) -> DesiredState | None:
+        """Return the newest completed move of a unit, or None."""
+        epoch = self.newest_epoch(unit)
+        key = f"releases/{unit}/history/{epoch:010d}.json"
+        return self._required(key, DesiredState) if epoch else None
 
     def history(self, unit: str) -> list[DesiredState]:
         """Return every completed move of a unit, oldest first."""

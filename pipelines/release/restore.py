@@ -12,9 +12,10 @@ from pipelines.release.context import ReleaseContext
 from pipelines.release.desired import DesiredState
 from pipelines.release.manifest import Manifest
 from pipelines.release.runners import Runner
-from pipelines.release.stage_model import bring_model, serve
+from pipelines.release.stage_model import bring_model, missing_on_disk, offer_labels, serve
 from pipelines.release.staged import missing_online, stage_missing_tables
-from pipelines.release.switch import adopt_history, hold, hold_staging, settle
+from pipelines.release.state import desired_state
+from pipelines.release.switch import hold, hold_staging, settle
 from pipelines.release.verify import canary_reads, verify_version
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,9 @@ def reconcile(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
         ReleaseError: another process is at the unit, an artifact is corrupt, or a replica can't
             serve the model.
     """
-    done = [line for line in [settle(context, unit)] if line]
-    state = _desired(context, unit, done)
+    settled = settle(context, unit, lambda manifest: stage_again(context, manifest, runner))
+    done = [settled] if settled else []
+    state = context.registry.active(unit) or desired_state(context, unit)
     if state is None or state.version is None:
         return done
     manifest = context.registry.sealed(unit, state.version)
@@ -51,6 +53,8 @@ def reconcile(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
         done += _restage(context, manifest, runner)
         done += _restage_predecessor(context, state, runner)
     done += _put_pointer(context, state, manifest)
+    if manifest.has_model and (pointer := context.online.pointers.get(unit)):
+        done += [f"not yet: {problem}" for problem in offer_labels(context, unit, pointer)]
     return done
 
 
@@ -62,7 +66,7 @@ def restore(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
         VerificationError: an answer differs from the trainer's.
     """
     done = reconcile(context, unit, runner)
-    state = context.registry.active(unit)
+    state = desired_state(context, unit)
     if state is None or state.version is None:
         raise ReleaseError(
             f"{unit} has no desired state in {context.registry.objects.address}: nothing of it "
@@ -79,33 +83,17 @@ def restore(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
 
 def was_ever_live(context: ReleaseContext, unit: str) -> bool:
     """Tell whether there is anything of a unit that :func:`restore` could bring back."""
-    state = context.registry.active(unit)
-    if state is None:
-        return context.online.pointers.get(unit) is not None
-    return state.version is not None or state.state == "switching"
-
-
-def _desired(context: ReleaseContext, unit: str, done: list[str]) -> DesiredState | None:
-    """Return the desired state, itself repaired where the pointer has moved beyond it."""
-    state = context.registry.active(unit)
-    if context.online.pointers.epoch(unit) > (state.epoch if state else 0):
-        with hold(context, unit) as lease:
-            epoch = context.online.pointers.epoch(unit)
-            state = context.registry.active(unit)
-            if epoch > (state.epoch if state else 0):
-                done.append(adopt_history(context, lease, unit, epoch))
-        state = context.registry.active(unit)
-    return state
+    state = desired_state(context, unit)
+    return state is not None and (state.version is not None or state.state == "switching")
 
 
 def _restage(context: ReleaseContext, manifest: Manifest, runner: Runner) -> list[str]:
-    lost = missing_online(context, manifest, every_replica=True)
+    lost = [
+        *missing_online(context, manifest, every_replica=True),
+        *missing_on_disk(context, manifest),
+    ]
     if lost:
         stage_again(context, manifest, runner)
-    elif manifest.has_model:
-        # The disk may be emptied while what is loaded still answers.
-        bring_model(context, manifest)
-        serve(context, manifest)
     return [f"staged again: {line}" for line in lost]
 
 
@@ -129,7 +117,7 @@ def _put_pointer(context: ReleaseContext, state: DesiredState, manifest: Manifes
         return []
     verify_version(context, manifest)
     with hold(context, unit) as lease:
-        if context.registry.active(unit) != state:
+        if desired_state(context, unit) != state:
             raise ReleaseError(f"{unit} was changed while it was restored: try again")
         pointers.move(
             unit,

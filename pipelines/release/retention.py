@@ -16,12 +16,14 @@ from collections.abc import Collection
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import RetentionConfig
+from pipelines.errors import ReleaseError
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
 from pipelines.release.rules import retained
 from pipelines.release.serving_config import configured_versions, read_config, versions_on_disk
 from pipelines.release.stage_model import unload
-from pipelines.release.switch import hold_staging, last_settled, live_version
+from pipelines.release.state import live_version, protected_versions
+from pipelines.release.switch import hold, hold_staging
 
 log = logging.getLogger(__name__)
 
@@ -64,22 +66,40 @@ def retain(
     """
     if dry_run:
         return _plan(context, unit, config)[0]
-    with hold_staging(context, unit):
+    with hold_staging(context, unit) as lease:
         removal, manifests = _plan(context, unit, config)
         for version in removal.redis:
-            context.online.unlink_tables(unit, version, manifests[version].tables)
-            log.info("%s %s: removed from Redis", unit, version)
+            # Under the lease of the pointer: what goes live meanwhile is not taken away.
+            with hold(context, unit) as moving:
+                lease.require()
+                moving.require()
+                if version not in protected_versions(context, unit):
+                    context.online.unlink_tables(unit, version, manifests[version].tables)
+                    log.info("%s %s: removed from Redis", unit, version)
         if removal.loaded:
-            unload(context, unit, _loaded(context, unit) - frozenset(removal.loaded))
+            unload(context, unit, removal.loaded)
         for version in removal.disk:
-            _remove_from_disk(context, unit, version)
+            if version not in protected_versions(context, unit):
+                _remove_from_disk(context, unit, version)
         for version in removal.object_storage:
-            context.registry.retire(manifests[version])
-            log.info("%s %s: removed from object storage", unit, version)
+            with hold(context, unit):
+                lease.require()
+                if version not in protected_versions(context, unit):
+                    context.registry.retire(manifests[version])
+                    log.info("%s %s: removed from object storage", unit, version)
         for version in removal.leftovers:
+            _remove_leftover(context, unit, version)
+    return removal
+
+
+def _remove_leftover(context: ReleaseContext, unit: str, version: int) -> None:
+    """Remove what was never sealed, with its build held off; one that is being built stays."""
+    try:
+        with context.online.leases.hold(build_lease(unit, version), context.owner):
             context.registry.remove_strays(unit, version, ())
             log.info("%s %s: removed, it was never sealed", unit, version)
-    return removal
+    except ReleaseError as error:
+        log.info("%s %s stays: %s", unit, version, error)
 
 
 def _plan(
@@ -88,13 +108,7 @@ def _plan(
     registry, online = context.registry, context.online
     found = {version: registry.manifest(unit, version) for version in registry.versions(unit)}
     manifests = {version: manifest for version, manifest in found.items() if manifest}
-    pointer = online.pointers.get(unit)
-    desired = last_settled(registry.active(unit))
-    needed: set[int] = set(pointer.needed) if pointer else set()
-    for state in (desired, registry.active(unit)):
-        if state and (wanted := state.pointer()):
-            needed |= wanted.needed
-    live = live_version(pointer, desired)
+    needed, live = protected_versions(context, unit), live_version(context, unit)
     kept = retained(list(manifests), needed, live, online=config.online, stored=config.stored)
     gone = sorted(manifests.keys() - kept.online)
     return Removal(

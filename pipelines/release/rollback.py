@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,8 +12,9 @@ from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
 from pipelines.release.restore import stage_again
 from pipelines.release.runners import Runner
-from pipelines.release.staged import missing_online
-from pipelines.release.switch import hold, hold_staging, last_settled, make_switch, next_state
+from pipelines.release.staged import missing_online, missing_tables
+from pipelines.release.state import desired_state
+from pipelines.release.switch import hold, hold_staging, make_switch, next_state, settle
 from pipelines.release.verify import verify_for_rollback
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,21 @@ class Rollback(BaseModel):
 
 
 def roll_back(
-    context: ReleaseContext, unit: str, to: int | None, reason: str, runner: Runner
+    context: ReleaseContext,
+    unit: str,
+    to: int | None,
+    reason: str,
+    runner: Runner,
+    *,
+    once: bool = False,
 ) -> Rollback:
-    """Make `to`, or the live version's predecessor, live; `runner` stages it again if need be.
+    """Make `to`, or what was live before, live; `runner` stages it again if need be.
 
-    A version that an older one replaces is withdrawn: neither a retry of its run nor a
-    reconciliation makes it live again, only a rollback that names it.
+    The version that it replaces is withdrawn, unless `to` names a newer one: neither a retry of its
+    run nor a reconciliation makes it live again, only a rollback that names it.
+
+    A rollback that was left half-way is completed, and counts as this one. With `once`, so does one
+    that the same owner has completed: a retry must not roll back twice.
 
     Raises:
         RollbackError: no reason is given, there is no such version, it was refused, it is live
@@ -55,6 +64,8 @@ def roll_back(
     """
     if not reason.strip():
         raise RollbackError(f"a rollback of {unit} needs a reason: the history keeps it")
+    if done := _done_before(context, unit, to, runner, once=once):
+        return done
     pointer = context.online.pointers.get(unit)
     if pointer is None:
         raise RollbackError(
@@ -63,39 +74,62 @@ def roll_back(
         )
     manifest = _target(context, unit, pointer, to)
     lost = missing_online(context, manifest, every_replica=False)
-    # What no pointer needs, retention may be removing.
-    is_needed = manifest.version in pointer.needed
-    with nullcontext() if is_needed and not lost else hold_staging(context, unit):
-        if lost:
-            log.info("%s %s is staged again: %s", unit, manifest.version, lost[0])
+    if lost:
+        log.info("%s %s is staged again: %s", unit, manifest.version, lost[0])
+        with hold_staging(context, unit):
             stage_again(context, manifest, runner)
-        for check in verify_for_rollback(context, manifest):
-            log.info("before the rollback: %s agree", check)
-        with hold(context, unit) as lease:
-            _require_unmoved(context, unit, pointer)
-            desired = last_settled(context.registry.active(unit))
-            withdrawn = dict(desired.withdrawn) if desired else {}
-            withdrawn.pop(manifest.version, None)
-            if manifest.version < pointer.version:
-                withdrawn[pointer.version] = reason
-            wanted = next_state(
-                context,
-                unit,
-                manifest.version,
-                "rollback",
-                reason,
-                backward=True,
-                withdrawn=withdrawn,
-            )
-            make_switch(context, lease, wanted, manifest)
+    for check in verify_for_rollback(context, manifest):
+        log.info("before the rollback: %s agree", check)
+    with hold(context, unit) as lease:
+        _require_unmoved(context, unit, pointer)
+        # Retention removes under this lease what no pointer needs: it may have been this.
+        context.registry.sealed(unit, manifest.version)
+        if missing := missing_tables(context, manifest):
+            raise ReleaseError(f"{missing[0]}: it was removed just now, try again")
+        withdrawn = _withdrawn(context, pointer, manifest, to, reason)
+        wanted = next_state(
+            context, unit, manifest.version, "rollback", reason, backward=True, withdrawn=withdrawn
+        )
+        problems = make_switch(context, lease, wanted, manifest)
     return Rollback(
         unit=unit,
         version=manifest.version,
         replaced=pointer.version,
         reason=reason,
         staged_again=bool(lost),
-        problems=missing_online(context, manifest, every_replica=True),
+        problems=problems,
     )
+
+
+def _done_before(
+    context: ReleaseContext, unit: str, to: int | None, runner: Runner, *, once: bool
+) -> Rollback | None:
+    """Return the rollback that this one would only repeat, complete."""
+    state = desired_state(context, unit)
+    if state is None or state.kind != "rollback" or to not in (None, state.version):
+        return None
+    if state.state == "switching":
+        log.info(settle(context, unit, lambda m: stage_again(context, m, runner)))
+    elif not (once and state.who == context.owner):
+        return None
+    return Rollback(
+        unit=unit,
+        version=state.version or 0,
+        replaced=state.replaced or 0,
+        reason=state.why,
+        staged_again=False,
+    )
+
+
+def _withdrawn(
+    context: ReleaseContext, pointer: Pointer, manifest: Manifest, to: int | None, reason: str
+) -> dict[int, str]:
+    desired = desired_state(context, manifest.unit)
+    withdrawn = dict(desired.withdrawn) if desired else {}
+    withdrawn.pop(manifest.version, None)
+    if to is None or manifest.version < pointer.version:
+        withdrawn[pointer.version] = reason
+    return withdrawn
 
 
 def _target(context: ReleaseContext, unit: str, pointer: Pointer, to: int | None) -> Manifest:
@@ -116,7 +150,7 @@ def _target(context: ReleaseContext, unit: str, pointer: Pointer, to: int | None
 def _require_unmoved(context: ReleaseContext, unit: str, seen: Pointer) -> None:
     now = context.online.pointers.get(unit)
     if now is None or now.epoch != seen.epoch:
-        desired = context.registry.active(unit)
+        desired = desired_state(context, unit)
         by = f" by {desired.who} ({desired.why})" if desired else ""
         raise RollbackError(
             f"{unit} was moved from {seen.version} to {now.version if now else 'nothing'}{by} "

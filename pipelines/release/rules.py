@@ -7,7 +7,7 @@ Versions are numbers that grow with the run date first and the attempt second
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.config import UNITS, Unit
@@ -62,15 +62,15 @@ def activation_refusal(
     return None
 
 
-def predecessor(
-    version: int, was_live: Iterable[int], withdrawn: Collection[int] = ()
-) -> int | None:
-    """Return what a rollback from `version` goes to: the newest older one that was live.
+def previous_of(version: int, was_live: Sequence[int], *, is_rollback: bool) -> int | None:
+    """Return what a rollback from `version` goes to, of what `was_live` (the latest last).
 
-    Versions that a rollback took back are left out.
+    After a release it is what was live just before; after a rollback the newest older version, so
+    that a second rollback does not go forward again to what the first one left.
     """
-    older = [v for v in was_live if v < version and v not in withdrawn]
-    return max(older, default=None)
+    if is_rollback:
+        return max((v for v in was_live if v < version), default=None)
+    return next((v for v in reversed(was_live) if v != version), None)
 
 
 @dataclass(frozen=True)

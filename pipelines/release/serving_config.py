@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def send_config(settings: Settings, config: Any, seconds: float) -> None:
             sent.append(replica)
             with ModelServer(replica) as server:
                 server.reload(config, seconds)
-    except ServiceError:
+    except Exception:
         if former.model_config_list.config:
             write_config(settings.model_dir, former)
             for replica, problem in offer_config(sent, former, AT_ONCE_SECONDS).items():
@@ -160,14 +161,19 @@ def send_config(settings: Settings, config: Any, seconds: float) -> None:
 
 def offer_config(replicas: Sequence[Replica], config: Any, seconds: float) -> dict[Replica, str]:
     """Send the configuration to each replica; returns what went wrong with which."""
-    problems = {}
-    for replica in replicas:
+
+    def offer(replica: Replica) -> str | None:
         with ModelServer(replica) as server:
             try:
                 server.reload(config, seconds)
             except ServiceError as error:
-                problems[replica] = str(error)
-    return problems
+                return str(error)
+        return None
+
+    # At the same time: one that hangs must not keep the others waiting.
+    with ThreadPoolExecutor(max(1, len(replicas))) as pool:
+        problems = dict(zip(replicas, pool.map(offer, replicas), strict=True))
+    return {replica: problem for replica, problem in problems.items() if problem}
 
 
 def offer_nothing(settings: Settings) -> dict[Replica, str]:

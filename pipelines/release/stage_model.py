@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import Replica
-from pipelines.errors import FerryError, ServiceError
+from pipelines.errors import FerryError, ReleaseError, ServiceError
 from pipelines.online.leases import Lease
 from pipelines.online.pointer import Pointer
 from pipelines.online.tf_serving import ModelServer
@@ -35,10 +37,13 @@ from pipelines.release.serving_config import (
     without_missing,
     write_config,
 )
+from pipelines.release.state import protected_versions
 
 _CONFIG_LEASE = "model server configuration"
 #: A holder that was killed keeps its lease for 30 seconds.
 _CONFIG_WAIT_SECONDS = 45.0
+#: Labels after a rollback: the pointer has moved, and whoever rolled back is waiting.
+_OFFER_WAIT_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +59,12 @@ def bring_model(context: ReleaseContext, manifest: Manifest) -> Path:
     """
     base = context.settings.model_dir / manifest.unit
     target = base / str(manifest.version)
-    if target.exists() and _is_whole(target, manifest):
+    if not missing_on_disk(context, manifest):
         return target
-    temporary = base / f"{manifest.version}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    for left in base.glob(f"{manifest.version}.*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+    # A name of its own: an attempt that this one has overtaken may still be writing.
+    temporary = base / f"{manifest.version}.{uuid.uuid4().hex}.tmp"
     files = manifest.files_below(SAVED_MODEL)
     with progress(f"bring {manifest.unit} to disk", sum(f.size for f in files), "bytes") as advance:
         for entry in files:
@@ -68,7 +75,14 @@ def bring_model(context: ReleaseContext, manifest: Manifest) -> Path:
     for folder in [p for p in temporary.rglob("*") if p.is_dir()]:
         _flush(folder)
     _flush(temporary)
+    if not _is_whole(temporary, manifest):
+        raise ReleaseError(
+            f"{temporary} was changed while it was written: another attempt is at it"
+        )
     if target.exists():
+        if not missing_on_disk(context, manifest):
+            shutil.rmtree(temporary)
+            return target
         # Damaged on the disk. A server that has loaded it does not read it again.
         shutil.rmtree(target)
     temporary.rename(target)
@@ -93,6 +107,21 @@ def _is_whole(folder: Path, manifest: Manifest) -> bool:
     )
 
 
+def missing_on_disk(context: ReleaseContext, manifest: Manifest) -> list[str]:
+    """Return, in one line, that the model servers' disk does not hold the version's model whole.
+
+    What a server has loaded still answers then, but it would not come back with it.
+    """
+    if not manifest.has_model:
+        return []
+    folder = context.settings.model_dir / manifest.unit / str(manifest.version)
+    if folder.is_dir() and _is_whole(folder, manifest):
+        return []
+    return [
+        f"{manifest.unit} {manifest.version}: the model servers' disk does not hold the model whole"
+    ]
+
+
 def load_model(context: ReleaseContext, manifest: Manifest) -> None:
     """Load a version beside the live one on every replica and label it `canary`.
 
@@ -104,53 +133,60 @@ def load_model(context: ReleaseContext, manifest: Manifest) -> None:
     """
     unit, version = manifest.unit, manifest.version
     seconds = context.config.load_timeout_seconds
-
-    def live() -> Pointer | None:
-        return context.online.pointers.get(unit)
-
-    def needed(pointer: Pointer | None) -> frozenset[int]:
-        return (pointer.needed if pointer else frozenset()) & versions_on_disk(
-            context.settings.model_dir, unit
-        )
-
     try:
-        pointer = live()
-
-        def stable(labels: dict[str, int]) -> dict[str, int]:
-            return {STABLE: pointer.version} if pointer else labels
-
-        def beside(
-            loaded: frozenset[int], labels: dict[str, int]
-        ) -> tuple[Collection[int], dict[str, int]]:
-            # Where Redis lost the pointer, what is loaded is what a restore will need.
-            kept = needed(pointer) if pointer else loaded
-            return {*kept, version}, stable(labels)
-
-        _change(context, unit, beside, seconds)
+        _change(context, unit, functools.partial(_beside, context, unit, version), seconds)
         wait_available(context.settings, unit, [version], seconds)
         # A label can point only to what is AVAILABLE: so labels go in a second reload.
         _change(
             context,
             unit,
-            lambda loaded, labels: ({*loaded, version}, {**stable(labels), CANARY: version}),
+            lambda loaded, labels: (
+                {*loaded, version},
+                {**_stable(context, unit, labels), CANARY: version},
+            ),
             seconds,
         )
     except FerryError:
-        _withdraw(context, unit, version, live())
+        _withdraw(context, unit, version)
         raise
 
 
-def _withdraw(context: ReleaseContext, unit: str, version: int, pointer: Pointer | None) -> None:
-    """Let no replica load a version that failed; only so does a server try it again later."""
+def _beside(
+    context: ReleaseContext,
+    unit: str,
+    version: int,
+    loaded: frozenset[int],
+    labels: dict[str, int],
+) -> tuple[Collection[int], dict[str, int]]:
+    """Return what is loaded besides `version`: what is needed, and what is staged already."""
+    pointer, needed = context.online.pointers.get(unit), protected_versions(context, unit)
+    # Where Redis lost the pointer, what is loaded is what a restore will need.
+    kept = {v for v in loaded if pointer is None or v in needed or v > pointer.version}
+    return {*kept, *needed, version}, _stable(context, unit, labels)
+
+
+def _stable(context: ReleaseContext, unit: str, labels: dict[str, int]) -> dict[str, int]:
+    pointer = context.online.pointers.get(unit)
+    return {STABLE: pointer.version} if pointer else labels
+
+
+def _withdraw(context: ReleaseContext, unit: str, version: int) -> None:
+    """Let no replica load a version that failed; only so does a server try it again later.
+
+    One that is needed, as the live one is, stays for the replicas that do serve it.
+    """
+    pointer = context.online.pointers.get(unit)
+    is_needed = version in protected_versions(context, unit)
 
     def without(
         loaded: frozenset[int], labels: dict[str, int]
     ) -> tuple[Collection[int], dict[str, int]]:
         live = dict.fromkeys((STABLE, CANARY), pointer.version) if pointer else labels
-        return loaded - {version}, live
+        return loaded if is_needed else loaded - {version}, live
 
     # Where nothing is live, what the version leaves behind may be an empty configuration.
-    _offer(context, unit, without, may_be_empty=pointer is None)
+    may_be_empty = pointer is None and not is_needed
+    _offer(context, unit, without, wait=_CONFIG_WAIT_SECONDS, may_be_empty=may_be_empty)
 
 
 def serve(context: ReleaseContext, manifest: Manifest) -> None:
@@ -161,16 +197,8 @@ def serve(context: ReleaseContext, manifest: Manifest) -> None:
     """
     unit, version = manifest.unit, manifest.version
     seconds = context.config.load_timeout_seconds
-    pointer = context.online.pointers.get(unit)
-    live = pointer.version if pointer else version
     _change(context, unit, lambda loaded, labels: ({*loaded, version}, labels), seconds)
     wait_available(context.settings, unit, [version], seconds)
-    _change(
-        context,
-        unit,
-        lambda loaded, labels: (loaded, {CANARY: live, **labels, STABLE: live}),
-        seconds,
-    )
 
 
 def follow_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> None:
@@ -188,23 +216,29 @@ def follow_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> None:
 def offer_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> list[str]:
     """Let the labels follow the pointer wherever that is possible; returns what was not."""
     labels = dict.fromkeys((STABLE, CANARY), pointer.version)
-    return _offer(context, unit, lambda loaded, _: (loaded | pointer.needed, labels))
+    return _offer(
+        context,
+        unit,
+        lambda loaded, _: (loaded | pointer.needed, labels),
+        wait=_OFFER_WAIT_SECONDS,
+    )
 
 
-def unload(context: ReleaseContext, unit: str, keep: Collection[int]) -> None:
-    """Let every replica serve only those of its versions that are in `keep`.
+def unload(context: ReleaseContext, unit: str, versions: Collection[int]) -> None:
+    """Let no replica serve these versions any more, unless they have become needed.
 
     Raises:
         ServiceError: a replica did not take it; the message names it.
     """
-    config = read_config(context.settings.model_dir)
-    loaded = configured_versions(config, unit)
-    kept = loaded & frozenset(keep)
-    if loaded == kept:
-        return
-    if kept or len(config.model_config_list.config) > 1:
-        seconds = context.config.load_timeout_seconds
-        _change(context, unit, lambda now, labels: (now & kept, labels), seconds)
+
+    def without(
+        loaded: frozenset[int], labels: dict[str, int]
+    ) -> tuple[Collection[int], dict[str, int]]:
+        return loaded - (frozenset(versions) - protected_versions(context, unit)), labels
+
+    config = _edited(context, unit, without)
+    if config.model_config_list.config:
+        _change(context, unit, without, AT_ONCE_SECONDS)
 
 
 def serves(replica: Replica, unit: str, version: int) -> str | None:
@@ -234,11 +268,11 @@ def _change(context: ReleaseContext, unit: str, edit: _Edit, seconds: float) -> 
 
 
 def _offer(
-    context: ReleaseContext, unit: str, edit: _Edit, *, may_be_empty: bool = False
+    context: ReleaseContext, unit: str, edit: _Edit, *, wait: float, may_be_empty: bool = False
 ) -> list[str]:
     """Change one unit of the configuration wherever that is possible; returns what was not."""
     try:
-        with _config_lease(context):
+        with _config_lease(context, wait):
             config = _edited(context, unit, edit)
             if config.model_config_list.config:
                 write_config(context.settings.model_dir, config)
@@ -248,17 +282,17 @@ def _offer(
             else:
                 return []
             problems = list(refused.values())
-    except FerryError as error:
+    except (FerryError, OSError) as error:
         problems = [str(error)]
     for problem in problems:
         log.warning("labels of %s: %s", unit, problem)
     return problems
 
 
-def _config_lease(context: ReleaseContext) -> AbstractContextManager[Lease]:
-    return context.online.leases.hold(
-        _CONFIG_LEASE, context.owner, wait=_CONFIG_WAIT_SECONDS, take_over=False
-    )
+def _config_lease(
+    context: ReleaseContext, wait: float = _CONFIG_WAIT_SECONDS
+) -> AbstractContextManager[Lease]:
+    return context.online.leases.hold(_CONFIG_LEASE, context.owner, wait=wait, take_over=False)
 
 
 def _edited(context: ReleaseContext, unit: str, edit: _Edit) -> Any:

@@ -14,7 +14,7 @@ from pipelines.release.context import ReleaseContext
 from pipelines.release.desired import DesiredState
 from pipelines.release.manifest import Manifest
 from pipelines.release.stage_model import serves
-from pipelines.release.switch import last_settled
+from pipelines.release.state import standing_state
 
 
 class UnitStatus(BaseModel):
@@ -62,9 +62,8 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
         if meta.name not in tables
     ]
     # While a switch is on its way, the pointer may still be where the move before it left it.
-    moved_by = next(
-        (s for s in (desired, last_settled(desired)) if s and s.epoch == pointer.epoch), None
-    )
+    standing = standing_state(context, unit)
+    moved_by = standing if standing and standing.epoch == pointer.epoch else None
     return UnitStatus(
         unit=unit,
         live=pointer,

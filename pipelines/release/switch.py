@@ -5,24 +5,27 @@ that whoever comes next knows what was on its way; then the pointer moves in one
 labels follow; then the golden rows are read as any client reads; then the move is recorded and
 the desired state is settled. A crash before the pointer moved leaves the old version live, one
 after it the new one, and :func:`settle` completes the move or undoes it.
+
+A move that somebody decided on, a rollback or a going back, is never undone: it is recorded as
+soon as the pointer has moved, and labels follow where they can.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
-from pipelines.errors import FerryError
+from pipelines.errors import FerryError, ReleaseError
 from pipelines.online.leases import Lease, LeaseLostError
-from pipelines.online.pointer import Pointer
 from pipelines.release.context import ReleaseContext
 from pipelines.release.desired import DesiredState, MoveKind
 from pipelines.release.manifest import Manifest
-from pipelines.release.rules import predecessor
+from pipelines.release.rules import previous_of
 from pipelines.release.stage_model import follow_labels, offer_labels
-from pipelines.release.verify import canary_reads, verify_for_rollback, verify_version
+from pipelines.release.state import desired_state, standing_state
+from pipelines.release.verify import canary_reads, verify_version
 
 #: A holder that was killed keeps its lease for 30 seconds; one that lives needs a few.
 SWITCH_WAIT_SECONDS = 35.0
@@ -30,6 +33,20 @@ SWITCH_WAIT_SECONDS = 35.0
 _REMEMBERED = 100
 
 log = logging.getLogger(__name__)
+
+
+def hold(
+    context: ReleaseContext, unit: str, wait: float = SWITCH_WAIT_SECONDS
+) -> AbstractContextManager[Lease]:
+    """Hold the lease under which a unit's pointer moves."""
+    key = context.online.pointers.key(unit)
+    return context.online.leases.hold(key, context.owner, label=unit, wait=wait)
+
+
+def hold_staging(context: ReleaseContext, unit: str) -> AbstractContextManager[Lease]:
+    """Hold the lease under which a unit's versions are staged, restored and removed."""
+    label = f"{unit} (staging)"
+    return context.online.leases.hold(f"staging:{unit}", context.owner, label=label)
 
 
 def next_state(
@@ -43,18 +60,23 @@ def next_state(
     withdrawn: Mapping[int, str],
 ) -> DesiredState:
     """Return the state in which `version` is live, to be passed to :func:`make_switch`."""
-    pointer = context.online.pointers.get(unit)
-    former = last_settled(context.registry.active(unit))
-    epoch = max(context.online.pointers.epoch(unit), former.epoch if former else 0) + 1
+    former = standing_state(context, unit)
+    newest = context.registry.newest_epoch(unit)
+    epoch = max(context.online.pointers.epoch(unit), former.epoch if former else 0, newest) + 1
     # Milliseconds, as the pointer keeps them.
     now = datetime.now(UTC)
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-    was_live = _was_live(former, pointer)
+    was_live = _was_live(former)
+    candidates = [v for v in was_live if v not in withdrawn]
+    while previous := previous_of(version, candidates, is_rollback=kind == "rollback"):
+        if context.registry.manifest(unit, previous):
+            break
+        candidates.remove(previous)
     return DesiredState(
         unit=unit,
         version=version,
-        previous=predecessor(version, was_live, withdrawn),
-        replaced=pointer.version if pointer else None,
+        previous=previous,
+        replaced=former.version if former else None,
         epoch=epoch,
         since=now,
         state="switching",
@@ -69,30 +91,21 @@ def next_state(
     )
 
 
-def last_settled(state: DesiredState | None) -> DesiredState | None:
-    """Return `state`, or what it was before, if it is a move that is not complete."""
-    return state.former if state and state.state == "switching" else state
-
-
-def live_version(pointer: Pointer | None, desired: DesiredState | None) -> int | None:
-    """Return what is live: what the pointer names or, where Redis lost it, what is desired."""
-    if pointer:
-        return pointer.version
-    return desired.version if desired else None
-
-
-def _was_live(former: DesiredState | None, pointer: Pointer | None) -> tuple[int, ...]:
-    versions = list(former.was_live) if former else []
-    for version in (former and former.version, pointer and pointer.version):
-        if version:
-            versions = [v for v in versions if v != version] + [version]
+def _was_live(former: DesiredState | None) -> tuple[int, ...]:
+    """Return the versions that were live, the latest last."""
+    if former is None:
+        return ()
+    versions = [v for v in former.was_live if v != former.version]
+    versions += [former.version] if former.version else []
     return tuple(versions[-_REMEMBERED:])
 
 
 def make_switch(
     context: ReleaseContext, lease: Lease, wanted: DesiredState, manifest: Manifest
-) -> DesiredState:
+) -> list[str]:
     """Bring about `wanted`, a state of :func:`next_state`; the version must be staged and verified.
+
+    Returns what does not follow yet, in one line each: only labels of a rollback may.
 
     Raises:
         LeaseLostError: another process took over; what is live is for it to decide.
@@ -101,31 +114,57 @@ def make_switch(
     """
     lease.require()
     context.registry.set_active(wanted)
-    return complete(context, lease, wanted, manifest)
+    if wanted.kind == "release":
+        _complete_release(context, lease, wanted, manifest)
+        return []
+    return _complete_decided(context, lease, wanted, manifest)
 
 
-def complete(
+def _complete_release(
     context: ReleaseContext, lease: Lease, wanted: DesiredState, manifest: Manifest
-) -> DesiredState:
-    """Do what is left of a move whose desired state is written; see :func:`make_switch`."""
+) -> None:
+    """Do what is left of a release whose desired state is written."""
+    pointer = wanted.pointer()
     try:
         _move_pointer(context, lease, wanted)
-        _after_the_move(context, wanted, manifest)
+        if pointer and manifest.has_model:
+            follow_labels(context, wanted.unit, pointer)
+        for check in canary_reads(context, manifest):
+            log.info("after the switch: %s agree", check)
     except LeaseLostError:
         raise
-    except FerryError as error:
+    except Exception as error:
+        # Whatever it is: a version that was not verified must not stay live.
         log.error("%s %s goes back: %s", wanted.unit, wanted.version, error)
         _go_back_or_say_so(context, lease, wanted, error)
         raise
     lease.require()
-    return context.registry.commit(wanted)
+    context.registry.commit(wanted)
+
+
+def _complete_decided(
+    context: ReleaseContext, lease: Lease, wanted: DesiredState, manifest: Manifest | None
+) -> list[str]:
+    """Do what is left of a rollback or a going back; returns which replicas do not follow yet."""
+    _move_pointer(context, lease, wanted)
+    lease.require()
+    context.registry.commit(wanted)
+    pointer = wanted.pointer()
+    if pointer is None or manifest is None or not manifest.has_model:
+        return []
+    # A replica that is down must not keep a bad version live.
+    return offer_labels(context, wanted.unit, pointer)
 
 
 def _move_pointer(context: ReleaseContext, lease: Lease, wanted: DesiredState) -> None:
-    seen = context.online.pointers.epoch(wanted.unit)
+    pointers = context.online.pointers
+    seen = pointers.epoch(wanted.unit)
     if seen == wanted.epoch:
+        pointer = pointers.get(wanted.unit)
+        if (pointer.version if pointer else None) != wanted.version:
+            raise ReleaseError(f"{wanted.unit}: another run moved the pointer meanwhile")
         return
-    context.online.pointers.move(
+    pointers.move(
         wanted.unit,
         lease,
         seen_epoch=seen,
@@ -135,34 +174,21 @@ def _move_pointer(context: ReleaseContext, lease: Lease, wanted: DesiredState) -
     )
 
 
-def _after_the_move(context: ReleaseContext, wanted: DesiredState, manifest: Manifest) -> None:
-    pointer = wanted.pointer()
-    is_rollback = wanted.kind != "release"
-    if pointer and manifest.has_model:
-        if is_rollback:
-            # A replica that is down must not keep a bad version live.
-            offer_labels(context, wanted.unit, pointer)
-        else:
-            follow_labels(context, wanted.unit, pointer)
-    if not is_rollback:
-        for check in canary_reads(context, manifest):
-            log.info("after the switch: %s agree", check)
-
-
 def _go_back_or_say_so(
-    context: ReleaseContext, lease: Lease, wanted: DesiredState, error: FerryError
+    context: ReleaseContext, lease: Lease, wanted: DesiredState, error: Exception
 ) -> None:
     try:
         go_back(context, lease, wanted, str(error))
-    except FerryError as second:
-        raise type(error)(
+    except Exception as second:  # noqa: BLE001 - told together with the first
+        kind = type(error) if isinstance(error, FerryError) else ReleaseError
+        raise kind(
             f"{error}; what was live before could not be put back at once ({second}): the next "
             f"run does it, or 'ferry reconcile {wanted.unit}'"
         ) from error
 
 
 def go_back(context: ReleaseContext, lease: Lease, failed: DesiredState, why: str) -> None:
-    """Make live again what was before `failed`, and record why.
+    """Make live again what was before the release `failed`, and record why.
 
     Where the pointer has not moved yet, only the desired state is put back.
     """
@@ -192,81 +218,72 @@ def go_back(context: ReleaseContext, lease: Lease, failed: DesiredState, why: st
         former=former,
     )
     context.registry.set_active(back)
-    _move_pointer(context, lease, back)
-    if pointer := back.pointer():
-        manifest = context.registry.sealed(unit, pointer.version)
-        if manifest.has_model:
-            offer_labels(context, unit, pointer)
-    context.registry.commit(back)
+    manifest = context.registry.manifest(unit, back.version) if back.version else None
+    _complete_decided(context, lease, back, manifest)
 
 
-def settle(context: ReleaseContext, unit: str) -> str | None:
-    """Complete or undo a move that a crash left half done; returns what was done, None if nothing.
+def settle(
+    context: ReleaseContext, unit: str, stage: Callable[[Manifest], object] | None = None
+) -> str | None:
+    """Complete or undo what a crash left half done; returns what was done, None if nothing.
+
+    `stage` brings a version online that is not: for the target of a rollback that was decided.
 
     Raises:
         ReleaseError: another process is at it right now; it is named.
     """
-    state = context.registry.active(unit)
-    if state is None or state.state != "switching":
+    if _is_settled(context, unit):
         return None
     with hold(context, unit) as lease:
-        state = context.registry.active(unit)
-        if state is None or state.state != "switching":
+        state = desired_state(context, unit)
+        if _is_settled(context, unit) or state is None:
             return None
-        return settle_held(context, lease, state)
-
-
-def settle_held(context: ReleaseContext, lease: Lease, state: DesiredState) -> str:
-    """Do :func:`settle` for `state`, which is ``switching``, under a lease that is held."""
-    unit, pointer_epoch = state.unit, context.online.pointers.epoch(state.unit)
-    if pointer_epoch > state.epoch:
-        # Written by a process that had lost its lease: the pointer has moved on since.
-        return adopt_history(context, lease, unit, pointer_epoch)
-    if state.version is None:
-        _move_pointer(context, lease, state)
-        context.registry.commit(state)
-        return f"{unit}: nothing is live, as it was before"
-    manifest = context.registry.sealed(unit, state.version)
-    try:
-        if pointer_epoch < state.epoch:
-            verify = verify_version if state.kind == "release" else verify_for_rollback
-            verify(context, manifest)
-    except FerryError as error:
-        go_back(context, lease, state, f"not completed after a crash: {error}")
-        former = state.former.version if state.former else "nothing"
-        return f"{unit}: {former} stays live; {state.version} was left half-way: {error}"
-    complete(context, lease, state, manifest)
-    return f"{unit}: the switch to {state.version}, left half-way, is complete"
-
-
-def adopt_history(context: ReleaseContext, lease: Lease, unit: str, epoch: int) -> str:
-    """Make the desired state again what the history says of the pointer's epoch."""
-    lease.require()
-    for state in reversed(context.registry.history(unit)):
-        if state.epoch == epoch:
+        if state.state == "switching":
+            return _settle_move(context, lease, state, stage)
+        lease.require()
+        if state.kind == "repair":
+            context.registry.commit(state)
+        else:
             context.registry.set_active(state)
-            return f"{unit}: the desired state is {state.version} again, as the history has it"
+        return f"{unit}: the desired state is {state.version or 'nothing'} again"
+
+
+def _is_settled(context: ReleaseContext, unit: str) -> bool:
+    state = desired_state(context, unit)
+    return context.registry.active(unit) == state and (state is None or state.state == "live")
+
+
+def _settle_move(
+    context: ReleaseContext,
+    lease: Lease,
+    state: DesiredState,
+    stage: Callable[[Manifest], object] | None,
+) -> str:
+    unit = state.unit
+    done = f"{unit}: the switch to {state.version or 'nothing'}, left half-way, is complete"
+    manifest = context.registry.sealed(unit, state.version) if state.version else None
+    if manifest is None or state.kind != "release":
+        if manifest and stage:
+            stage(manifest)
+        _complete_decided(context, lease, state, manifest)
+        return done
+    try:
+        if context.online.pointers.epoch(unit) != state.epoch:
+            verify_version(context, manifest)
+        _complete_release(context, lease, state, manifest)
+    except LeaseLostError:
+        raise
+    except FerryError as error:
+        if _is_settled(context, unit):
+            return _stays(context, unit, state, error)
+        if context.online.pointers.epoch(unit) == state.epoch:
+            raise
+        go_back(context, lease, state, f"not completed after a crash: {error}")
+        return _stays(context, unit, state, error)
+    return done
+
+
+def _stays(context: ReleaseContext, unit: str, failed: DesiredState, error: FerryError) -> str:
     pointer = context.online.pointers.get(unit)
-    if pointer is None:
-        context.registry.clear_active(unit)
-        return f"{unit}: nothing is live, and nothing is desired"
-    why = "as the pointer has it"
-    state = next_state(
-        context, unit, pointer.version, "repair", why, backward=True, withdrawn={}
-    ).model_copy(update=pointer.model_dump())
-    context.registry.commit(state)
-    return f"{unit}: the desired state is {pointer.version}, which the pointer names"
-
-
-def hold(
-    context: ReleaseContext, unit: str, wait: float = SWITCH_WAIT_SECONDS
-) -> AbstractContextManager[Lease]:
-    """Hold the lease under which a unit's pointer moves."""
-    key = context.online.pointers.key(unit)
-    return context.online.leases.hold(key, context.owner, label=unit, wait=wait)
-
-
-def hold_staging(context: ReleaseContext, unit: str) -> AbstractContextManager[Lease]:
-    """Hold the lease under which a unit's versions are staged, restored and removed."""
-    label = f"{unit} (staging)"
-    return context.online.leases.hold(f"staging:{unit}", context.owner, label=label)
+    live = pointer.version if pointer else "nothing"
+    return f"{unit}: {live} is live; the switch to {failed.version}, left half-way, failed: {error}"

@@ -115,7 +115,7 @@ def test_a_desired_state_that_was_lost_is_taken_from_the_pointer(
     manifest = release(tables_only, tmp_path, "recs", 1, tmp_path)
     tables_only.registry.clear_active("recs")
     (done,) = reconcile(tables_only, "recs", RUNNER)
-    assert done == f"recs: the desired state is {manifest.version} again, as the history has it"
+    assert done == f"recs: the desired state is {manifest.version} again"
     audit(tables_only, "recs")
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
-from pipelines.release.rules import activation_refusal, known_unit, predecessor, retained
+from pipelines.release.rules import activation_refusal, known_unit, previous_of, retained
 from pipelines.run import ActivateMode, make_version, parse_version
 
 versions = st.integers(1, 2**53)
@@ -65,13 +65,20 @@ def test_versions_are_ordered_by_date_then_attempt(
     assert left < 2**53, "a reader that has only doubles must be able to compare versions"
 
 
-@given(versions, st.sets(versions), st.sets(versions))
-def test_a_predecessor_is_the_newest_older_one_that_was_live(
-    version: int, was_live: set[int], withdrawn: set[int]
+@given(versions, st.lists(versions, unique=True))
+def test_after_a_rollback_the_next_one_goes_to_the_newest_older_version(
+    version: int, was_live: list[int]
 ) -> None:
-    found = predecessor(version, was_live, withdrawn)
-    eligible = {v for v in was_live - withdrawn if v < version}
-    assert found == (max(eligible) if eligible else None)
+    older = [v for v in was_live if v < version]
+    assert previous_of(version, was_live, is_rollback=True) == max(older, default=None)
+
+
+@given(versions, st.lists(versions, unique=True))
+def test_after_a_release_a_rollback_goes_to_what_was_live_just_before(
+    version: int, was_live: list[int]
+) -> None:
+    others = [v for v in was_live if v != version]
+    assert previous_of(version, was_live, is_rollback=False) == (others[-1] if others else None)
 
 
 @given(
