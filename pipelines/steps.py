@@ -252,8 +252,11 @@ def rollback_step(
 ) -> Rollback:
     """Make an earlier version of a unit live again."""
     config = load_pipeline_config(settings.config)
+    # In this process: a spawned one imports the program of its parent first, and Airflow's can't
+    # be imported in the environment that it gives to tasks.
+    runner = LocalRunner(workers=1)
     with release_context(settings, config.release, owner) as context:
-        return roll_back(context, known_unit(unit), version, reason, LocalRunner(), once=True)
+        return roll_back(context, known_unit(unit), version, reason, runner, once=True)
 
 
 def retention_step(settings: Settings, unit: Unit, *, dry_run: bool) -> Removal:
