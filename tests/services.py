@@ -137,18 +137,21 @@ class ModelServer(Server):
             shutil.rmtree(self.model_dir / name)
 
 
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis for the session; use `redis_client`, or a prefix of your own, for a clean start."""
-    folder = tmp_path_factory.mktemp("redis")
+def new_redis(folder: Path) -> RedisServer:
+    """Return a Redis, not started yet, that keeps its data in `folder`."""
     (port,) = health.free_ports(1)
-    server = RedisServer(
+    return RedisServer(
         commands.redis_command(folder, port, _PASSWORD, maxmemory="512mb"),
         folder / "log",
         lambda: health.redis_answers(port, _PASSWORD),
         port,
     )
-    yield from _running(server)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for the session; use `redis_client`, or a prefix of your own, for a clean start."""
+    yield from running(new_redis(tmp_path_factory.mktemp("redis")))
 
 
 @pytest.fixture
@@ -178,7 +181,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         secret,
         root,
     )
-    yield from _running(server)
+    yield from running(server)
 
 
 @pytest.fixture
@@ -206,7 +209,7 @@ def model_server_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
         models,
         config_file,
     )
-    yield from _running(server)
+    yield from running(server)
 
 
 @pytest.fixture
@@ -268,7 +271,8 @@ def settings(settings_for: Callable[..., Settings]) -> Settings:
     return settings_for()
 
 
-def _running(server: _AnyServer) -> Iterator[_AnyServer]:
+def running(server: _AnyServer) -> Iterator[_AnyServer]:
+    """Yield a server that runs, and stop it afterwards."""
     server.start()
     try:
         yield server

@@ -27,9 +27,8 @@ from pipelines.run import parse_version
 from tests.release.faults.steps import CONFIG, LEASE_SECONDS, UNIT, Call, main, run_in
 from tests.release.faults.tripwire import Trip
 from tests.release.versions import RUNNER, live_version, release, weight
-from tests.services import ModelServer, RedisServer
+from tests.services import ModelServer, RedisServer, new_redis, running
 
-_PASSWORD = "test-redis-password"
 _SECONDS = 60.0
 #: Between two reads: leaves the processors to what is tested.
 _PAUSE_SECONDS = 0.01
@@ -38,17 +37,7 @@ _PAUSE_SECONDS = 0.01
 @pytest.fixture(scope="session")
 def mortal_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis that tests kill and start again."""
-    folder = tmp_path_factory.mktemp("mortal_redis")
-    (port,) = health.free_ports(1)
-    server = RedisServer(
-        commands.redis_command(folder, port, _PASSWORD, maxmemory="512mb"),
-        folder / "log",
-        lambda: health.redis_answers(port, _PASSWORD),
-        port,
-    )
-    server.start()
-    yield server
-    server.stop()
+    yield from running(new_redis(tmp_path_factory.mktemp("mortal_redis")))
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +56,7 @@ def second_replica(
         first.model_dir,
         first.config_file,
     )
-    server.start()
-    yield server
-    server.stop()
+    yield from running(server)
 
 
 @dataclass
