@@ -85,12 +85,12 @@ def check(found: list[Readings], versions: list[Manifest]) -> None:
     assert len(found) == _READERS, "a reader ended before it was told to"
     assert [problem for readings in found for problem in readings.wrong] == []
     for readings in found:
-        assert readings.reads > 1000
+        assert readings.reads > 100
         assert readings.versions <= {manifest.version for manifest in versions}
     assert len(set.union(*(readings.versions for readings in found))) > 1
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("unit", "moves"), [("recs", 200), ("embeddings", 100)])
 def test_no_reader_sees_an_error_or_another_version_than_the_pointer_named(
     tables_only: ReleaseContext, tmp_path: Path, unit: str, moves: int
@@ -101,7 +101,7 @@ def test_no_reader_sees_an_error_or_another_version_than_the_pointer_named(
     check(found, versions)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_no_score_is_of_another_version_than_its_features(
     served: ReleaseContext, tmp_path: Path, models: Path
 ) -> None:

@@ -14,7 +14,7 @@ from tests.release.faults.table import check_section
 from tests.release.faults.tripwire import Trip, When
 from tests.release.versions import RUNNER, live_version
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 _HEAD = ("#", "side effect", "killed before it: live", "killed after it: live")
 
@@ -48,6 +48,7 @@ def kill_everywhere(
                 outcome[when] = _named(live, old, new)
                 rerun()
             outcomes.append(outcome)
+    world.audit()
     rows = [
         (str(number), label, outcome["before"], outcome["after"])
         for number, (label, outcome) in enumerate(zip(effects, outcomes, strict=True), start=1)

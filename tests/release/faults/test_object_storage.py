@@ -19,7 +19,7 @@ from tests.release.faults.steps import RETENTION, UNIT, run_in
 from tests.release.versions import RUNNER
 from tests.services import S3Server
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 _SLOW_SECONDS = 1.5
 _RELEASE = ("build", "stage", "activate")

@@ -20,7 +20,7 @@ from tests.release.faults.tripwire import Trip, When
 from tests.release.versions import RUNNER
 from tests.services import RedisServer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 _TABLES = "Redis: HSET item_features"
 _MOVE = "Redis: move the pointer"
