@@ -8,23 +8,38 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from local.airflow_api import AirflowApi
 from local.health import free_ports
+from local.home import load_home
+from local.run import connect
+from local.stack import Stack
+from local.task_log import log_file
 from pipelines.config import PROJECT_ROOT, UNITS
+from pipelines.errors import ServiceError
 
 RUN_DATE = "2026-03-05"
+LIVE = 202603050001
+EARLIER_DATE = "2026-03-04"
+EARLIER = 202603040001
 USERS, ITEMS = 60, 60
 KINDS = (("Action", "Thriller"), ("Romance", "Drama"))
 RANKERS = ("embeddings", "pmml", "tf_serving")
 
-pytestmark = pytest.mark.timeout(900)
+# A busy machine with two cores takes several times as long as one with nothing else to do.
+_RUN_SECONDS = 1500
+_DAG_SECONDS = 600
+pytestmark = pytest.mark.timeout(_RUN_SECONDS + 300)
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Installation:
             cwd=PROJECT_ROOT,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=_RUN_SECONDS,
             check=False,
         )
 
@@ -50,6 +65,66 @@ class Installation:
         result = self.run("pipelines.cli", *arguments, "--json")
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
+
+    @contextmanager
+    def airflow(self) -> Iterator[Dags]:
+        """Have services and Airflow up, without a schedule, and with `recs` alone enabled.
+
+        What runs so already is left as it is.
+        """
+        environment = {**self.environment, "FERRY_CONFIG": str(self.folder / "recs.yaml")}
+        with pytest.MonkeyPatch.context() as patch:
+            for name in set(os.environ) - set(environment):
+                patch.delenv(name)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            home = load_home()
+            stack = Stack(home, lambda _: None)
+            stack.services_up()
+            stack.airflow_up(None)
+            with connect(stack) as api:
+                yield Dags(api, home.airflow, stack.airflow.is_running)
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """A run that has ended."""
+
+    run_id: str
+    state: str
+    tasks: dict[str, str | None]
+    #: By task, all that was logged.
+    logs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Dags:
+    """The DAGs of an installation, by Airflow's REST API."""
+
+    api: AirflowApi
+    airflow_home: Path
+    is_alive: Callable[[], bool]
+
+    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
+        run_id = f"manual__{datetime.now(UTC).isoformat()}"
+        self.api.wait_for_dag(dag_id, datetime.min.replace(tzinfo=UTC), self.is_alive)
+        self.api.set_paused(dag_id, False)
+        self.api.trigger(dag_id, run_id, conf)
+        return run_id
+
+    def run(self, dag_id: str, conf: dict[str, Any]) -> DagRun:
+        run_id = self.trigger(dag_id, conf)
+        deadline = time.monotonic() + _DAG_SECONDS
+        while (state := self.api.run_state(dag_id, run_id)) in ("queued", "running"):
+            assert self.is_alive()
+            assert time.monotonic() < deadline, self.api.task_instances(dag_id, run_id)
+            time.sleep(0.5)
+        tasks = {task.task_id: task for task in self.api.task_instances(dag_id, run_id)}
+        logs = {}
+        for name, task in tasks.items():
+            log = log_file(self.airflow_home, dag_id, run_id, name, max(1, task.try_number))
+            logs[name] = log.read_text() if log.exists() else ""
+        return DagRun(run_id, state, {n: task.state for n, task in tasks.items()}, logs)
 
 
 def write_movielens(folder: Path) -> None:
@@ -96,6 +171,9 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         },
     }
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
+    for unit in set(UNITS) - {"recs"}:
+        config["models"][unit]["enabled"] = False
+    (folder / "recs.yaml").write_text(yaml.safe_dump(config))
     names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
@@ -143,7 +221,7 @@ def test_the_run_ends_with_what_went_live(first_run: subprocess.CompletedProcess
 def test_every_unit_is_live_with_this_runs_version(released: Installation) -> None:
     status = {unit["unit"]: unit for unit in released.ferry("status")}
     assert set(status) == set(UNITS)
-    assert {unit["live"]["version"] for unit in status.values()} == {202603050001}
+    assert {unit["live"]["version"] for unit in status.values()} == {LIVE}
     assert "AVAILABLE" in str(status["embedding_mlp"]["replicas"])
 
 
@@ -187,7 +265,7 @@ def test_strangers_get_an_answer(released: Installation) -> None:
 
 def test_bad_rows_are_quarantined_and_counted(released: Installation) -> None:
     home = Path(released.environment["FERRY_HOME"])
-    summary = json.loads((home / "lake/runs/202603050001/ingest.json").read_text())
+    summary = json.loads((home / f"lake/runs/{LIVE}/ingest.json").read_text())
     assert sum(summary["quarantined"].values()) == 3
     accounted = summary["accepted"] + 3 + summary["exact_duplicates"]
     assert summary["input_rows"] == accounted
@@ -226,3 +304,100 @@ def test_a_config_typo_is_one_line(installation: Installation) -> None:
     assert result.returncode == 1
     assert f"{typo}: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def live_recs(installed: Installation) -> dict[str, Any]:
+    status: dict[str, Any] = next(u for u in installed.ferry("status") if u["unit"] == "recs")
+    return status
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """A run for an older date than what is live, and what was live before and after it."""
+
+    run: DagRun
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def backfill(released: Installation) -> Backfill:
+    with released.airflow() as dags:
+        before = live_recs(released)
+        run = dags.run("daily_retraining", {"run_date": EARLIER_DATE})
+    return Backfill(run, before, live_recs(released))
+
+
+def test_a_run_for_an_older_date_is_built_and_recorded_only(
+    released: Installation, backfill: Backfill
+) -> None:
+    run = backfill.run
+    assert run.state == "success", run
+    states = {
+        **dict.fromkeys(("plan", "ingest", "features", "recs.build", "finish"), "success"),
+        **dict.fromkeys(("recs.stage", "recs.activate"), "skipped"),
+    }
+    for unit in set(UNITS) - {"recs"}:
+        states |= {f"{unit}.{step}": "skipped" for step in ("build", "stage", "activate")}
+    assert run.tasks == states
+    reason = f"version {EARLIER} is older than {LIVE}, which is live"
+    for step in ("stage", "activate"):
+        assert reason in run.logs[f"recs.{step}"]
+    assert "ctr_pmml is not enabled" in run.logs["ctr_pmml.build"]
+    assert backfill.after == backfill.before
+    sealed = released.ferry("release", "show", "recs", str(EARLIER))
+    assert sealed["run_date"] == EARLIER_DATE
+    assert sealed["metrics"]
+    assert {gate["verdict"] for gate in sealed["gates"]} <= {"passed", "not_compared"}
+    home = Path(released.environment["FERRY_HOME"])
+    summary = json.loads((home / f"lake/runs/{EARLIER}/summary.json").read_text())
+    (recs,) = summary["units"]
+    assert (recs["outcome"], recs["version"], recs["reason"]) == ("refused", LIVE, reason)
+
+
+@pytest.mark.usefixtures("backfill")
+def test_a_rollback_by_its_form(released: Installation) -> None:
+    def form(version: int | None, reason: str) -> dict[str, Any]:
+        return {"unit": "recs", "version": version, "reason": reason}
+
+    with released.airflow() as dags:
+        back = dags.run("rollback", form(EARLIER, "wrong prices"))
+        assert back.state == "success", back
+        status = live_recs(released)
+        assert (status["live"]["version"], status["why"]) == (EARLIER, "wrong prices")
+        assert back.run_id in status["who"]
+        assert status["problems"] == []
+        assert released.ferry("recommend", "10")["version"] == EARLIER
+        # It was never live before, and nothing older was.
+        none = dags.run("rollback", form(None, "also wrong"))
+        assert none.state == "failed"
+        assert f"recs {EARLIER} has no predecessor" in none.logs["roll_back"]
+        forward = dags.run("rollback", form(LIVE, "they were right"))
+        assert forward.state == "success", forward
+    assert live_recs(released)["live"]["version"] == LIVE
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"unit": "rec"}, {"reason": "x"}, {"reason": "    "}, {"reason": ""}, {"version": "latest"}],
+)
+def test_a_bad_form_is_refused(released: Installation, bad: dict[str, Any]) -> None:
+    form = {"unit": "recs", "version": LIVE, "reason": "wrong prices", **bad}
+    with released.airflow() as dags:
+        with pytest.raises(ServiceError, match=r"dagRuns: 4\d\d .*" + next(iter(bad))):
+            dags.trigger("rollback", form)
+        assert dags.api.unfinished_runs("rollback") == []
+
+
+def test_a_dry_run_of_retention_removes_nothing(released: Installation) -> None:
+    before = released.ferry("release", "list", "recs")
+    with released.airflow() as dags:
+        run = dags.run("retention", {"dry_run": True})
+        assert run.state == "success", run
+        plans = {u: dags.api.returned("retention", run.run_id, f"retain_{u}") for u in UNITS}
+    for unit, planned in plans.items():
+        assert planned["unit"] == unit
+        assert planned["live"] == LIVE
+        assert LIVE in planned["kept"]
+        assert planned["object_storage"] == []
+    assert released.ferry("release", "list", "recs") == before
