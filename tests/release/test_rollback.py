@@ -136,15 +136,9 @@ def test_a_model_rolls_back_with_its_labels_within_two_seconds(
 ) -> None:
     unit = "embedding_mlp"
     first, second = (release(served, tmp_path, unit, n, models) for n in (1, 2))
-    seconds: list[float] = []
-    # The quickest of three: on a busy machine any one of them may have to wait for a processor.
-    for _ in range(3):
-        if seconds:
-            roll_back(served, unit, second.version, "forward again", RUNNER)
-        started = time.monotonic()
-        done = roll_back(served, unit, None, "wrong prices", RUNNER)
-        seconds.append(time.monotonic() - started)
-    assert min(seconds) < 2.0, seconds
+    started = time.monotonic()
+    done = roll_back(served, unit, None, "wrong prices", RUNNER)
+    assert time.monotonic() - started < 2.0
     assert (done.version, done.replaced) == (first.version, second.version)
     labels = configured_labels(read_config(served.settings.model_dir), unit)
     assert labels == {"stable": first.version, "canary": first.version}
@@ -187,6 +181,5 @@ def test_a_first_replica_that_hangs_does_not_hold_up_a_rollback(
         started = time.monotonic()
         done = roll_back(half, unit, None, "wrong prices", RUNNER)
     assert done.version == live_version(half, unit) == first.version
-    # Far less than the ten seconds after which a question to that replica is given up.
-    assert moved_after[0] < 5.0
+    assert moved_after[0] < 2.0
     assert any(f"127.0.0.1:{port}" in problem for problem in done.problems)

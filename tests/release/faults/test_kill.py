@@ -48,7 +48,6 @@ def kill_everywhere(
                 outcome[when] = _named(live, old, new)
                 rerun()
             outcomes.append(outcome)
-    world.audit()
     rows = [
         (str(number), label, outcome["before"], outcome["after"])
         for number, (label, outcome) in enumerate(zip(effects, outcomes, strict=True), start=1)

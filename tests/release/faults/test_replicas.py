@@ -45,8 +45,8 @@ pytestmark = pytest.mark.timeout(1200)
 _RELEASE = ("build", "stage", "activate")
 _RELOAD = "model server 2: reload"
 #: What the program itself takes on a busy machine, beside the deadlines that it waits for.
-_SLACK_SECONDS = 30.0
-_QUICK_SECONDS = 9.0
+_SLACK_SECONDS = 8.0
+_QUICK_SECONDS = 5.0
 
 
 def _hang(server: ModelServer) -> None:
