@@ -23,7 +23,7 @@ from ferry_tasks import (
     skip_unless_planned,
 )
 
-from pipelines.config import Unit
+from pipelines.models_config import Unit
 
 SPARK_UNITS: tuple[Unit, ...] = ("recs", "embeddings", "ctr_pmml")
 KERAS_UNITS: tuple[Unit, ...] = ("embedding_mlp",)

@@ -14,8 +14,9 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from pipelines.config import PROJECT_ROOT, Unit
+from pipelines.config import PROJECT_ROOT
 from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError
+from pipelines.models_config import Unit
 
 PLAN_TASK = "plan"
 _SPARK_APP = PROJECT_ROOT / "pipelines" / "spark_app.py"

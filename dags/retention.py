@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
 from ferry_tasks import ferry_task
 
-from pipelines.config import UNITS, Unit
+from pipelines.models_config import UNITS, Unit
 
 DOC = """
 ### Retention

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task
 from ferry_tasks import ferry_task
 
-from pipelines.config import UNITS
+from pipelines.models_config import UNITS
 
 DOC = """
 ### Rollback

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from pipelines.cli_output import JsonFlag, print_json, say
-from pipelines.config import UNITS, Unit, load_pipeline_config, load_settings
+from pipelines.config import load_pipeline_config, load_settings
 from pipelines.errors import FerryError, ReleaseError
+from pipelines.models_config import UNITS, Unit
 from pipelines.release.rules import known_unit
 
 if TYPE_CHECKING:

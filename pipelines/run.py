@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.config import Unit
 from pipelines.errors import ConfigError
+from pipelines.models_config import Unit
 
 RunType = Literal["scheduled", "manual", "backfill"]
 #: Whether a run's versions go live: only if nothing newer is, whatever is live, or not at all.

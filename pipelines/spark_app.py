@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 from typing import cast, get_args
 
-from pipelines.config import Settings, Unit, load_settings
+from pipelines.config import Settings, load_settings
 from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError, find_in_text
 from pipelines.logs import configure_logging
+from pipelines.models_config import Unit
 from pipelines.release.runners import SparkRunner
 from pipelines.run import RunPlan
 from pipelines.spark import spark_session

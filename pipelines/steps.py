@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.config import PipelineConfig, Settings, Unit, load_pipeline_config
+from pipelines.config import PipelineConfig, Settings, load_pipeline_config
 from pipelines.errors import ReleaseError
 from pipelines.lake import RunPaths
 from pipelines.models import registry as models
 from pipelines.models.base import BuildInputs, Metric
+from pipelines.models_config import Unit
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build, judge_data

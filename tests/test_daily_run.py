@@ -25,8 +25,9 @@ from local.home import load_home
 from local.run import connect
 from local.stack import Stack
 from local.task_log import log_file
-from pipelines.config import PROJECT_ROOT, UNITS
+from pipelines.config import PROJECT_ROOT
 from pipelines.errors import ServiceError
+from pipelines.models_config import UNITS
 
 RUN_DATE = "2026-03-05"
 LIVE = 202603050001

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from pyspark.ml.recommendation import ALS
 from pyspark.sql import functions as sf
 
-from pipelines.config import RecsConfig
 from pipelines.features.schema import USER_ID
 from pipelines.models.interactions import IS_POSITIVE, ITEM, number_ids
+from pipelines.models_config import RecsConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -26,7 +26,6 @@ from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as sf
 from pyspark.sql.types import StructType
 
-from pipelines.config import CtrPmmlConfig
 from pipelines.errors import DataError
 from pipelines.evaluation.scores import score_baselines, score_metrics, score_values
 from pipelines.features.schema import (
@@ -41,6 +40,7 @@ from pipelines.features.schema import (
 from pipelines.models.base import BuildInputs, Built, ScoredRequest
 from pipelines.models.pmml_export import export_pmml
 from pipelines.models.stored import EVALUATION, tidy_spark_files
+from pipelines.models_config import CtrPmmlConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow.dataset as ds
 import tensorflow as tf
 
-from pipelines.config import EmbeddingMlpConfig
 from pipelines.evaluation.scores import score_baselines, score_metrics, score_values
 from pipelines.models.base import BuildInputs, Built
 from pipelines.models.ranker_data import HOLDOUT, TRAINING, Samples, Statistics
@@ -33,6 +32,7 @@ from pipelines.models.saved_model import (
     write_saved_model,
 )
 from pipelines.models.stored import EVALUATION
+from pipelines.models_config import EmbeddingMlpConfig
 from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS
 from pipelines.progress import progress
 

@@ -15,10 +15,10 @@ from pyspark.ml.functions import array_to_vector, vector_to_array
 from pyspark.ml.stat import Summarizer
 from pyspark.sql import functions as sf
 
-from pipelines.config import EmbeddingsConfig
 from pipelines.errors import DataError
 from pipelines.features.schema import ITEM_ID, TIMESTAMP, USER_ID
 from pipelines.models.interactions import IS_POSITIVE
+from pipelines.models_config import EmbeddingsConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

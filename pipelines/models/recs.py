@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql.types import StringType, StructField, StructType
 
-from pipelines.config import RecsConfig
 from pipelines.evaluation.ranking import EVALUATED_LENGTH, coverage, ranking_metrics
 from pipelines.features.schema import ITEM_ID, USER_ID
 from pipelines.models.als import fit_factors
@@ -29,6 +28,7 @@ from pipelines.models.popularity import popularity
 from pipelines.models.stored import EVALUATION
 from pipelines.models.topn import Candidates, top_unseen
 from pipelines.models.vector_fit import ListHoldout, VectorFit, list_holdout
+from pipelines.models_config import RecsConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.config import Unit
 from pipelines.models.base import BuildInputs, Built
+from pipelines.models_config import Unit
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from pipelines.config import Unit
 from pipelines.data.contract import DataSummary, IngestSummary
 from pipelines.errors import ReleaseError
 from pipelines.evaluation.data_gates import data_gates
@@ -25,6 +24,7 @@ from pipelines.evaluation.model_gates import champion_gates, model_gates, why_no
 from pipelines.models import registry as models
 from pipelines.models.base import BuildInputs, Built
 from pipelines.models.stored import EVALUATION
+from pipelines.models_config import Unit
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
 from pipelines.release.registry import Registry

@@ -10,8 +10,8 @@ import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.config import UNITS, Unit
 from pipelines.errors import ConfigError
+from pipelines.models_config import UNITS, Unit
 from pipelines.run import ActivateMode
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import PROJECT_ROOT, UNITS
+from pipelines.config import PROJECT_ROOT
+from pipelines.models_config import UNITS
 
 
 def parse(folder: Path, home: Path) -> dict[str, Any]:

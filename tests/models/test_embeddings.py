@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from pipelines.config import EmbeddingsConfig
 from pipelines.errors import DataError
 from pipelines.models import registry
 from pipelines.models.base import Built
 from pipelines.models.embeddings import nearest
 from pipelines.models.item2vec import fit_embeddings
+from pipelines.models_config import EmbeddingsConfig
 from tests.models.world import USERS, World, make_world
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import UNITS
 from pipelines.models import registry
+from pipelines.models_config import UNITS
 from tests.models.world import World
 
 

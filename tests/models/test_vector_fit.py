@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import Unit
 from pipelines.models import registry
 from pipelines.models.interactions import read_events
 from pipelines.models.stored import EVALUATION, tidy_spark_files
 from pipelines.models.vector_fit import VectorFit, list_holdout
+from pipelines.models_config import Unit
 from tests.models.world import World, make_world, rewrite
 
 if TYPE_CHECKING:

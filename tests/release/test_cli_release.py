@@ -14,8 +14,9 @@ import pytest
 from local.health import free_ports
 from pipelines.cli import main
 from pipelines.cli_output import console
-from pipelines.config import UNITS, Settings
+from pipelines.config import Settings
 from pipelines.evaluation.gates import GateResult, Verdict
+from pipelines.models_config import UNITS
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
 from tests.release.versions import USERS, build, live_version, release

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipelines import steps
-from pipelines.config import PipelineConfig, Settings, Unit, load_pipeline_config
+from pipelines.config import PipelineConfig, Settings, load_pipeline_config
 from pipelines.data.contract import DataSummary, IngestSummary
 from pipelines.evaluation.gates import GateResult, refusal
 from pipelines.models import registry as models
 from pipelines.models.base import BuildInputs, Built
 from pipelines.models.feature_tables import feature_tables
 from pipelines.models.stored import EVALUATION
+from pipelines.models_config import Unit
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, Judgement, judge_build, judge_data
 from pipelines.release.manifest import Manifest
