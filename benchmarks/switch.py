@@ -30,7 +30,7 @@ from local import commands, health
 from local.home import HOST, REGION
 from pipelines.config import PROJECT_ROOT, ReleaseConfig, Settings
 from pipelines.models.base import Built, ScoredRequest
-from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS
+from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS, is_user_input
 from pipelines.release.activate import activate
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.manifest import GoldenTable, Manifest
@@ -102,21 +102,40 @@ def export_model(folder: Path, rows: list[dict[str, Any]]) -> list[float]:
     """Write a SavedModel with Ferry's signature; returns its own scores of `rows`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
+    import tensorflow as tf
 
-    from pipelines.models.ranker_inputs import raw_inputs
-    from pipelines.models.saved_model import export_saved_model, tensors
+    from pipelines.models.rankers.export import Served, add_warmup, tensors
 
-    inputs = raw_inputs()
-    numbers = [
-        keras.ops.expand_dims(tensor, -1)
-        for name, tensor in inputs.items()
-        if name not in TEXT_INPUTS
-    ]
-    hidden = keras.layers.Dense(64, "relu")(keras.layers.Concatenate()(numbers))
-    score = keras.ops.squeeze(keras.layers.Dense(1, "sigmoid")(hidden), -1)
-    model = keras.Model(inputs, score)
-    export_saved_model(model, folder, _UNITS["ranker"], rows)
-    return [float(value) for value in model(tensors(rows), training=False)]
+    class Numbers(Served):
+        """A small network over the numbers alone."""
+
+        names = INPUTS
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden = keras.layers.Dense(64, "relu")
+            self.score = keras.layers.Dense(1, "sigmoid")
+
+        def shape_of(self, name: str) -> tuple[int | None, ...]:
+            return ()
+
+        def call(self, raw: dict[str, Any]) -> Any:
+            numbers = [raw[name] for name in self.names if name not in TEXT_INPUTS]
+            return tf.squeeze(self.score(self.hidden(tf.stack(numbers, axis=1))), -1)
+
+        def rank(self, raw: dict[str, Any]) -> Any:
+            count = tf.size(raw["item_id"])
+            return self(
+                {
+                    name: tf.repeat(column, count) if is_user_input(name) else column
+                    for name, column in raw.items()
+                }
+            )
+
+    model = Numbers()
+    model.write(folder)
+    add_warmup(folder, _UNITS["ranker"], rows, INPUTS)
+    return [float(value) for value in model(tensors(rows, INPUTS))]
 
 
 def build(

@@ -19,14 +19,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from ferry_tasks import (
     PLAN_TASK,
     FerrySparkOperator,
+    configured_units,
     ferry_task,
     skip_unless_planned,
 )
 
-from pipelines.models_config import Unit
-
-SPARK_UNITS: tuple[Unit, ...] = ("recs", "embeddings", "ctr_pmml")
-KERAS_UNITS: tuple[Unit, ...] = ("embedding_mlp",)
+from pipelines.models_config import RANKERS, Unit
 
 DOC = """
 ### Daily retraining
@@ -39,8 +37,11 @@ Builds every unit from all events before the end of the **run date** and puts it
 |---|---|
 | `recs` | top items of every user and the popularity list, in Redis |
 | `embeddings` | item and user vectors and nearest items, in Redis |
-| `ctr_pmml` | logistic regression as PMML in object storage, its features in Redis |
-| `embedding_mlp` | SavedModel on the model servers, its features in Redis |
+| `interest_ranker` | interest vectors in Redis, and a light SavedModel that reads them |
+| `ctr_pmml` | PMML in object storage, its features in Redis |
+| `embedding_mlp`, … | a Keras ranker: SavedModel on the model servers, its features in Redis |
+
+The units are those that `pipeline.yaml` enables.
 
 **Nothing is half-published.** A version is immutable once `build` has sealed it; `stage` puts it
 beside the live one, where no reader looks; `activate` compares its answers with the trainer's,
@@ -170,12 +171,12 @@ def daily_retraining() -> None:
     plan >> ingest >> features
     done = finish(plan)
 
-    for unit in (*SPARK_UNITS, *KERAS_UNITS):
+    for unit in configured_units():
 
         @task_group(group_id=unit)
         def release(unit: Unit = unit) -> None:
             build: Any
-            if unit in KERAS_UNITS:
+            if unit in RANKERS:
                 build = build_keras.override(task_id="build")(unit, plan)
             else:
                 build = FerrySparkOperator(

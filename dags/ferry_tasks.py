@@ -14,7 +14,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from pipelines.config import PROJECT_ROOT
+from pipelines.config import PROJECT_ROOT, load_pipeline_config
 from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError
 from pipelines.models_config import Unit
 
@@ -59,6 +59,16 @@ def connection_environment() -> dict[str, str]:
             f"Airflow's connections ferry_s3 and ferry_tf_serving do not give {', '.join(missing)}"
         )
     return {name: value for name, value in environment.items() if value}
+
+
+def configured_units() -> tuple[Unit, ...]:
+    """Return the units that `pipeline.yaml` enables, when a DAG is parsed.
+
+    Raises:
+        ConfigError: the file is wrong; the UI shows it as the DAG's import error.
+    """
+    path = os.environ.get("FERRY_CONFIG", PROJECT_ROOT / "pipeline.yaml")
+    return load_pipeline_config(Path(path)).models.enabled_units()
 
 
 @contextmanager

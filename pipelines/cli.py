@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines import cli_release
+from pipelines import cli_compare, cli_release
 from pipelines.cli_output import JsonFlag, console, print_json
 from pipelines.config import load_pipeline_config, load_settings
 from pipelines.errors import ConfigError, FerryError
@@ -29,6 +29,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Bring data in.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(cli_release.app)
+app.command("compare")(cli_compare.compare_command)
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, max=50, help="How many items.")]
 EndDate = Annotated[
@@ -96,8 +97,12 @@ def rank(
     user: str,
     items: Annotated[list[str], typer.Argument(help="Candidate item ids.")],
     by: Annotated[
-        str, typer.Option(help="embeddings, pmml, tf_serving or all, to compare.")
+        str, typer.Option(help="embeddings, interests, pmml, tf_serving or all, to compare.")
     ] = "all",
+    unit: Annotated[
+        str | None,
+        typer.Option(help="The Keras ranker for tf_serving; else the first live one."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Candidates in the order that suits a user, by each way of scoring."""
@@ -107,7 +112,10 @@ def rank(
     if not methods:
         raise ConfigError(f"--by {by!r}: choose one of {', '.join(RANKING_UNITS)} or all")
     with FerryClient(load_settings()) as client:
-        answers = {method: client.rank(user, items, method) for method in methods}
+        answers = {
+            method: client.rank(user, items, method, unit if method == "tf_serving" else None)
+            for method in methods
+        }
     if as_json:
         print_json({method: answer.model_dump() for method, answer in answers.items()})
         return

@@ -55,8 +55,11 @@ def status(as_json: JsonFlag = False) -> None:
     from pipelines.cli_release_view import show_status
     from pipelines.release.status import unit_status
 
+    enabled = load_pipeline_config(load_settings().config).models.enabled_units()
     with _context() as context:
-        units = [unit_status(context, unit) for unit in UNITS]
+        known = [unit_status(context, unit) for unit in UNITS]
+    # A model that was never asked for is no news.
+    units = [status for status in known if status.live or status.unit in enabled]
     if as_json:
         print_json([unit.model_dump(mode="json") for unit in units])
         return

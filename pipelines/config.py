@@ -196,6 +196,13 @@ class EvaluationConfig(Section):
     holdout_fraction: float = Field(0.2, gt=0, lt=1)
 
 
+class FeaturesConfig(Section):
+    """What is computed for every sample, user and item."""
+
+    #: Latest positive items of a user that sequence models read.
+    history_length: int = Field(30, ge=1, le=500)
+
+
 class ReleaseConfig(Section):
     """Staging and verification."""
 
@@ -221,6 +228,7 @@ class PipelineConfig(Section):
     seed: int = 42
     data: DataConfig
     evaluation: EvaluationConfig = EvaluationConfig()
+    features: FeaturesConfig = FeaturesConfig()
     models: ModelsConfig = ModelsConfig()
     gates: GatesConfig = GatesConfig()
     release: ReleaseConfig = ReleaseConfig()

@@ -100,6 +100,10 @@ _SCORE_GATES = {
     "auc": _gate(0.5, absolute=0.01, constant=0.0, user_item_mean=-0.02),
     "log_loss": _gate(relative=0.05, constant=0.0),
 }
+# Without features a model knows less than the means of user and item do.
+_IDS_ONLY_GATES = {**_SCORE_GATES, "auc": _gate(0.5, absolute=0.01, constant=0.0)}
+# What float16 may cost.
+_INTEREST_GATES = {**_SCORE_GATES, "auc_as_stored": MetricGateConfig(beats={"float32": -0.005})}
 
 
 class ModelGatesConfig(Section):
@@ -107,8 +111,15 @@ class ModelGatesConfig(Section):
 
     recs: MetricGates = _RECS_GATES
     embeddings: MetricGates = _EMBEDDINGS_GATES
+    interest_ranker: MetricGates = _INTEREST_GATES
     ctr_pmml: MetricGates = _SCORE_GATES
     embedding_mlp: MetricGates = _SCORE_GATES
+    neural_cf: MetricGates = _IDS_ONLY_GATES
+    two_tower: MetricGates = _SCORE_GATES
+    wide_deep: MetricGates = _SCORE_GATES
+    deepfm: MetricGates = _SCORE_GATES
+    din: MetricGates = _SCORE_GATES
+    dien: MetricGates = _SCORE_GATES
 
 
 class UnitListGatesConfig(Section):

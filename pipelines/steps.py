@@ -163,9 +163,8 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
         if spark is not None:
             size_shuffles(spark, paths.events, paths.samples)
         built = models.build(unit, spark, inputs)
-        prepared = (
-            [PreparedTables.load(_shared_tables(paths))] if models.uses_features(unit) else []
-        )
+        shared = models.feature_tables(unit)
+        prepared = [PreparedTables.load(_shared_tables(paths)).only(shared)] if shared else []
         if built.tables:
             prepared.append(_prepare(config, built.tables, folder / "tables"))
         data = {

@@ -86,7 +86,13 @@ def test_a_wrong_replica_is_named(
 
 def test_the_shipped_configuration_is_valid() -> None:
     config = load_pipeline_config(PROJECT_ROOT / "pipeline.yaml")
-    assert config.models.enabled_units() == ("recs", "embeddings", "ctr_pmml", "embedding_mlp")
+    assert config.models.enabled_units() == (
+        "recs",
+        "embeddings",
+        "interest_ranker",
+        "ctr_pmml",
+        "embedding_mlp",
+    )
     assert config.gates == GatesConfig(), "what it says are the defaults"
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Literal
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as sf
 
 from pipelines.config import EvaluationConfig
-from pipelines.features.schema import IS_HOLDOUT, ITEM_ID, RATING, TIMESTAMP, USER_ID
+from pipelines.features.schema import IS_HOLDOUT, IS_VALIDATION, ITEM_ID, RATING, TIMESTAMP, USER_ID
 from pipelines.run import end_of_day
 
 
@@ -51,6 +51,23 @@ def mark_holdout(
     return _last_fraction(events, fraction), Holdout("last_fraction", fraction=fraction)
 
 
+def mark_validation(events: DataFrame, holdout: Holdout, run_date: date) -> DataFrame:
+    """Return the events with ``is_validation``: the last part of those that are not holdout.
+
+    It is cut by the same rule: the `holdout.days` before the holdout begins, or each user's last
+    `holdout.fraction` of what is left. Null where ``is_holdout`` is.
+    """
+    if holdout.days is not None:
+        end = end_of_day(run_date) - timedelta(days=holdout.days)
+        is_last = sf.col(TIMESTAMP) >= _instant(end - timedelta(days=holdout.days))
+        return events.withColumn(IS_VALIDATION, ~sf.col(IS_HOLDOUT) & is_last)
+    if holdout.fraction is None:
+        raise ValueError("the holdout has neither days nor a fraction")
+    # Within a user's training events; those of the holdout are numbered apart.
+    is_last = _is_last(Window.partitionBy(USER_ID, IS_HOLDOUT), holdout.fraction)
+    return events.withColumn(IS_VALIDATION, ~sf.col(IS_HOLDOUT) & is_last)
+
+
 def _instant(moment: datetime) -> Column:
     # From a number, so that no time zone of the machine has a part in it.
     return sf.timestamp_seconds(sf.lit(int(moment.timestamp())))
@@ -67,11 +84,15 @@ def _last_days(events: DataFrame, start: datetime) -> DataFrame:
 
 
 def _last_fraction(events: DataFrame, fraction: float) -> DataFrame:
-    of_user = Window.partitionBy(USER_ID)
+    return events.withColumn(IS_HOLDOUT, _is_last(Window.partitionBy(USER_ID), fraction))
+
+
+def _is_last(group: WindowSpec, fraction: float) -> Column:
+    """Return whether an event is among the last `fraction` of its group, at least one of two."""
     # Item and rating decide between events of the same moment.
-    newest_first = of_user.orderBy(
+    newest_first = group.orderBy(
         sf.col(TIMESTAMP).desc(), sf.col(ITEM_ID).desc(), sf.col(RATING).desc()
     )
-    count = sf.count("*").over(of_user)
+    count = sf.count("*").over(group)
     size = sf.when(count > 1, sf.greatest(sf.lit(1), sf.floor(count * fraction))).otherwise(0)
-    return events.withColumn(IS_HOLDOUT, sf.row_number().over(newest_first) <= size)
+    return sf.row_number().over(newest_first) <= size

@@ -7,8 +7,9 @@ user and item, which already carry much of what a click model finds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,9 @@ import pyarrow.dataset as ds
 
 from pipelines.errors import DataError
 from pipelines.features.schema import IS_HOLDOUT, ITEM_ID, LABEL, USER_ID
+
+#: Columns of the samples that say which slice a row is in: events before it.
+USER_COUNT, ITEM_COUNT = "user_rating_count", "item_rating_count"
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +34,13 @@ _CLIP = 1e-7
 #: The sum of two means may leave 0 to 1; a baseline that is sure of itself would be a straw man.
 _BASELINE_RANGE = (0.02, 0.98)
 _MERGE_AFTER_BATCHES = 64
+#: A user with fewer earlier events is new, an item with fewer is rare.
+_NEW_USER_EVENTS = 30
+_RARE_ITEM_EVENTS = 5
+#: With fewer rows a slice says more about chance than about a model.
+_MIN_SLICE_ROWS = 50
+_CALIBRATION_BINS = 10
+_LOWER_IS_BETTER = ("log_loss", "calibration_error")
 
 
 def require_finite(metrics: dict[str, float]) -> dict[str, float]:
@@ -64,6 +75,69 @@ def log_loss(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
     """Return the mean negative log-likelihood in nats of labels [n] under probabilities [n]."""
     clipped = np.clip(scores, _CLIP, 1 - _CLIP)
     return float(-np.mean(labels * np.log(clipped) + (1 - labels) * np.log1p(-clipped)))
+
+
+def calibration_error(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """Return the expected calibration error of probabilities [n] for labels [n].
+
+    That is the mean distance between mean score and mean label over ten bins of equally many rows,
+    by score (Naeini et al. 2015, with bins of equal mass).
+    """
+    order = np.argsort(scores, kind="stable")
+    bins = [rows for rows in np.array_split(order, _CALIBRATION_BINS) if len(rows)]
+    return sum(
+        len(rows) / len(order) * abs(float(labels[rows].mean() - scores[rows].mean()))
+        for rows in bins
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of holdout rows, all [n] float64.
+
+    `user_counts` and `item_counts` are how many events the row's user and item had before it.
+    """
+
+    labels: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    user_counts: NDArray[np.float64]
+    item_counts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: pa.Table, scores: NDArray[Any]) -> Scored:
+        """Return scores of `rows`, which have a label and both counts."""
+        columns = (rows[name].to_numpy() for name in (LABEL, USER_COUNT, ITEM_COUNT))
+        labels, users, items = (column.astype(np.float64) for column in columns)
+        return cls(labels, np.asarray(scores, np.float64), users, items)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Scored]) -> Scored:
+        """Return all rows of `parts`, which may be none."""
+        names = [f.name for f in fields(cls)]
+        empty = np.empty(0)
+        return cls(*(np.concatenate([empty, *(getattr(p, n) for p in parts)]) for n in names))
+
+    def slices(self) -> dict[str, Scored]:
+        """Return new users' rows and rare items' rows, by name, where there are enough of them."""
+        masks = {
+            "new_users": self.user_counts < _NEW_USER_EVENTS,
+            "rare_items": self.item_counts < _RARE_ITEM_EVENTS,
+        }
+        found = {
+            name: Scored(*(getattr(self, f.name)[mask] for f in fields(self)))
+            for name, mask in masks.items()
+            if mask.sum() >= _MIN_SLICE_ROWS
+        }
+        # Of one label alone there is no AUC.
+        return {n: part for n, part in found.items() if 0 < part.labels.mean() < 1}
+
+    def values(self) -> dict[str, float]:
+        """Return AUC, log-loss and calibration error of these rows."""
+        return {
+            "auc": auc(self.labels, self.scores),
+            "log_loss": log_loss(self.labels, self.scores),
+            "calibration_error": calibration_error(self.labels, self.scores),
+        }
 
 
 @dataclass(frozen=True)
@@ -101,11 +175,13 @@ def _merge(parts: list[pa.Table], column: str) -> pa.Table:
 
 @dataclass(frozen=True)
 class ScoreBaselines:
-    """What the baselines make of the holdout; `base_rate` is the mean label of training rows."""
+    """What the baselines make of the holdout; `base_rate` is the mean label of training rows.
+
+    `values` has the names of :func:`score_values`, and below them a value for each baseline.
+    """
 
     base_rate: float
-    auc: dict[str, float]
-    log_loss: dict[str, float]
+    values: dict[str, dict[str, float]]
 
 
 def score_baselines(samples_path: str) -> ScoreBaselines:
@@ -136,36 +212,48 @@ def score_baselines(samples_path: str) -> ScoreBaselines:
         smoothed = (total + _SMOOTHING * base_rate) / (rows + _SMOOTHING)
         means[column] = _Means(table[column].combine_chunks(), smoothed, base_rate)
 
-    labels, scores = [np.empty(0)], [np.empty(0)]
-    for batch in samples.to_batches(columns=[USER_ID, ITEM_ID, LABEL], filter=holdout):
-        labels.append(batch[LABEL].to_numpy())
-        scores.append(means[USER_ID](batch[USER_ID]) + means[ITEM_ID](batch[ITEM_ID]) - base_rate)
-    label, score = np.concatenate(labels), np.concatenate(scores)
+    columns = [USER_ID, ITEM_ID, LABEL, USER_COUNT, ITEM_COUNT]
+    parts = []
+    for batch in samples.to_batches(columns=columns, filter=holdout):
+        summed = means[USER_ID](batch[USER_ID]) + means[ITEM_ID](batch[ITEM_ID]) - base_rate
+        parts.append(Scored.of(pa.table(batch), np.clip(summed, *_BASELINE_RANGE)))
+    by_means = Scored.concatenate(parts)
+    label = by_means.labels
     if len(label) == 0:
         raise DataError(f"{samples_path}: the holdout is empty")
     if label.min() == label.max():
         raise DataError(f"{samples_path}: all {len(label)} holdout labels are {label[0]:g}")
-    constant = np.full(len(label), base_rate)
-    clipped = np.clip(score, *_BASELINE_RANGE)
+    constant = replace(by_means, scores=np.full(len(label), base_rate))
+    measured = {
+        "constant": score_values(constant),
+        "user_item_mean": score_values(by_means),
+    }
     return ScoreBaselines(
         base_rate=base_rate,
-        auc={"constant": 0.5, "user_item_mean": auc(label, score)},
-        log_loss={
-            "constant": log_loss(label, constant),
-            "user_item_mean": log_loss(label, clipped),
+        values={
+            name: {baseline: values[name] for baseline, values in measured.items()}
+            for name in measured["constant"]
         },
     )
 
 
-def score_values(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> dict[str, float]:
-    """Return AUC and log-loss of holdout scores [n].
+def score_values(scored: Scored) -> dict[str, float]:
+    """Return AUC, log-loss and calibration error of the holdout, and of its slices.
+
+    Those of a slice end in its name, as in ``auc_new_users``: rows of users with fewer than 30
+    earlier events, and of items with fewer than 5. Slices of fewer than 50 rows, or with only one
+    label, are left out.
 
     Raises:
         DataError: a score, and so a metric, is not finite.
     """
-    if not np.isfinite(scores).all():
-        raise DataError(f"{int((~np.isfinite(scores)).sum())} holdout scores are not finite")
-    return require_finite({"auc": auc(labels, scores), "log_loss": log_loss(labels, scores)})
+    odd = int((~np.isfinite(scored.scores)).sum())
+    if odd:
+        raise DataError(f"{odd} holdout scores are not finite")
+    values = scored.values()
+    for name, part in scored.slices().items():
+        values |= {f"{metric}_{name}": value for metric, value in part.values().items()}
+    return require_finite(values)
 
 
 def score_metrics(values: dict[str, float], baselines: ScoreBaselines) -> dict[str, Metric]:
@@ -173,8 +261,10 @@ def score_metrics(values: dict[str, float], baselines: ScoreBaselines) -> dict[s
     from pipelines.models.base import Metric
 
     return {
-        "auc": Metric(value=values["auc"], baselines=baselines.auc),
-        "log_loss": Metric(
-            value=values["log_loss"], baselines=baselines.log_loss, higher_is_better=False
-        ),
+        name: Metric(
+            value=value,
+            baselines=baselines.values.get(name, {}),
+            higher_is_better=not name.startswith(_LOWER_IS_BETTER),
+        )
+        for name, value in values.items()
     }

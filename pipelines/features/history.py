@@ -8,15 +8,22 @@ features are both moments, and so come from the same code.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as sf
-from pyspark.sql.types import StringType, StructType
+from pyspark.sql.types import ArrayType, StringType, StructType
 
-from pipelines.features.schema import ITEM_ID, USER_GENRES, USER_ID, USER_RECENT_ITEMS
+from pipelines.features.schema import (
+    ITEM_ID,
+    USER_GENRES,
+    USER_HISTORY,
+    USER_ID,
+    USER_RECENT_ITEMS,
+)
 
 AT = "at"
 #: Columns that :func:`with_recent_lists` reads: whether an event is a positive, the item's genres.
@@ -40,29 +47,33 @@ def with_statistics(moments: DataFrame, key: str, values: dict[str, str]) -> Dat
     return moments.withColumns(columns)
 
 
-def with_recent_lists(moments: DataFrame) -> DataFrame:
+def with_recent_lists(moments: DataFrame, history_length: int) -> DataFrame:
     """Add each user's latest positive items and most frequent genres, instead of the genre list.
 
-    ``user_rated_1..5``: distinct items, newest first; of the same moment, by item id.
+    ``user_history``: at most `history_length` distinct items, newest first; of the same moment,
+    by item id. ``user_rated_1..5``: the first five of them, each in a column of its own.
     ``user_genre_1..5``: by the number of earlier positives with the genre, then by name.
 
     The moments must be partitioned by user. Each is looked at once, in the order of time; the
-    state is a user's five latest items and genre counts, whatever the length of the history.
+    state is a user's latest items and genre counts, whatever the length of the history.
     """
     schema = StructType([f for f in moments.schema.fields if f.name != ITEM_GENRE_LIST])
     for name in USER_RECENT_ITEMS:
         schema = schema.add(name, moments.schema[ITEM_ID].dataType)
     for name in USER_GENRES:
         schema = schema.add(name, StringType())
+    schema = schema.add(USER_HISTORY, ArrayType(moments.schema[ITEM_ID].dataType))
+    add_lists = functools.partial(_add_lists, length=history_length)
     # Spark leaves out this sort where the rows are in that order already.
-    return moments.sortWithinPartitions(USER_ID, AT).mapInArrow(_add_lists, schema)
+    return moments.sortWithinPartitions(USER_ID, AT).mapInArrow(add_lists, schema)
 
 
 class _History:
     """One user's positives so far, those of the current moment apart."""
 
-    def __init__(self) -> None:
-        self.recent: tuple[Any, ...] = (None,) * len(USER_RECENT_ITEMS)
+    def __init__(self, length: int) -> None:
+        self.recent: list[Any] = []
+        self._kept = max(length, len(USER_RECENT_ITEMS))
         self.genres: tuple[str | None, ...] = (None,) * len(USER_GENRES)
         self._counts: dict[str, int] = {}
         self._pending: list[tuple[Any, list[str]]] = []
@@ -78,7 +89,7 @@ class _History:
         # The smallest id of a moment goes last, and so to the front.
         for item, genres in sorted(self._pending, key=lambda p: p[0], reverse=True):
             others = [other for other in self.recent if other != item]
-            self.recent = (item, *others)[: len(USER_RECENT_ITEMS)]
+            self.recent = [item, *others][: self._kept]
             for genre in genres:
                 self._counts[genre] = self._counts.get(genre, 0) + 1
         ranked = sorted(self._counts.items(), key=lambda entry: (-entry[1], entry[0]))
@@ -88,40 +99,51 @@ class _History:
         return True
 
 
-def _add_lists(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    history = _History()
+def _add_lists(batches: Iterator[pa.RecordBatch], length: int) -> Iterator[pa.RecordBatch]:
+    history = _History(length)
     user = at = None
     for batch in batches:
         # One entry per state of a history, and for each row the number of the state that it sees.
-        states = [(*history.recent, *history.genres)]
+        states = [(history.recent, history.genres)]
         seen: list[int] = []
         columns = (batch[name].to_pylist() for name in (USER_ID, AT, ITEM_ID, IS_POSITIVE))
         for row_user, row_at, item, is_positive, genres in zip(
             *columns, batch[ITEM_GENRE_LIST].to_pylist(), strict=True
         ):
             if row_user != user:
-                history = _History()
-                states.append((*history.recent, *history.genres))
+                history = _History(length)
+                states.append((history.recent, history.genres))
             elif row_at != at and history.settle():
-                states.append((*history.recent, *history.genres))
+                states.append((history.recent, history.genres))
             user, at = row_user, row_at
             seen.append(len(states) - 1)
             if is_positive:
                 history.add(item, genres)
-        yield _with_states(batch, states, seen)
+        yield _with_states(batch, states, seen, length)
 
 
 def _with_states(
-    batch: pa.RecordBatch, states: list[tuple[Any, ...]], seen: list[int]
+    batch: pa.RecordBatch,
+    states: list[tuple[list[Any], tuple[str | None, ...]]],
+    seen: list[int],
+    length: int,
 ) -> pa.RecordBatch:
     item_type = batch.schema.field(ITEM_ID).type
-    types = [item_type] * len(USER_RECENT_ITEMS) + [pa.string()] * len(USER_GENRES)
     rows = pa.array(seen, pa.int32())
     kept = batch.drop_columns([ITEM_GENRE_LIST])
-    lists = [
-        pa.array(values, data_type).take(rows)
-        for values, data_type in zip(zip(*states, strict=True), types, strict=True)
-    ]
+    histories = [recent for recent, _ in states]
+    columns = {
+        **{
+            name: pa.array([r[i] if i < len(r) else None for r in histories], item_type)
+            for i, name in enumerate(USER_RECENT_ITEMS)
+        },
+        **{
+            name: pa.array([genres[i] for _, genres in states], pa.string())
+            for i, name in enumerate(USER_GENRES)
+        },
+        USER_HISTORY: pa.array([r[:length] for r in histories], pa.list_(item_type)),
+    }
     return pa.RecordBatch.from_arrays(
-        [*kept.columns, *lists], [*kept.schema.names, *USER_RECENT_ITEMS, *USER_GENRES]
+        [*kept.columns, *(column.take(rows) for column in columns.values())],
+        [*kept.schema.names, *columns],
     )

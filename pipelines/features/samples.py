@@ -12,7 +12,7 @@ from pipelines.data.contract import DAY, DataSummary, event_schema, item_schema
 from pipelines.data.days import UnfinishedDays, lake_id, read_days
 from pipelines.data.files import SparkFiles
 from pipelines.errors import DataError
-from pipelines.evaluation.holdout import Holdout, mark_holdout
+from pipelines.evaluation.holdout import Holdout, mark_holdout, mark_validation
 from pipelines.features.history import (
     AT,
     IS_POSITIVE,
@@ -23,6 +23,7 @@ from pipelines.features.history import (
 from pipelines.features.schema import (
     FEATURES,
     IS_HOLDOUT,
+    IS_VALIDATION,
     ITEM_FEATURES,
     ITEM_GENRES,
     ITEM_ID,
@@ -30,6 +31,7 @@ from pipelines.features.schema import (
     RATING,
     TIMESTAMP,
     USER_FEATURES,
+    USER_HISTORY,
     USER_ID,
 )
 from pipelines.lake import Lake, RunPaths
@@ -47,13 +49,14 @@ def build_features(
 ) -> DataSummary:
     """Write what the models of a run train on and serve with; doing it again replaces it.
 
-    * ``events``: all accepted events before the end of `run_date`, with ``is_holdout``
+    * ``events``: all accepted events before the end of `run_date`, with ``is_holdout`` and
+      ``is_validation``
     * ``items``: the catalogue, with the columns of :func:`pipelines.data.contract.item_schema`
     * ``samples``: each event with ``label`` (1.0 if the rating is positive, else 0.0),
-      ``is_holdout`` and the features of that moment; without the events that are neither
-      trained on nor evaluated, so ``is_holdout`` is never null here
+      ``is_holdout``, ``is_validation``, the features of that moment and ``user_history``; without
+      the events that are neither trained on nor evaluated, so neither mark is null here
     * ``user_features``, ``item_features``: one row for each user with events, and for each item
-      with events or in the catalogue, as of the end of `run_date`
+      with events or in the catalogue, as of the end of `run_date`; users with ``user_history``
     * ``data.json``: :class:`pipelines.data.contract.DataSummary`
 
     Ids have the types of the configuration, ``user_rated_*`` the type of ``item_id``; counts are
@@ -80,9 +83,9 @@ def build_features(
             paths.item_features
         )
         advance(1, "item features")
-        _write_user_moments(spark, by_item, by_user, end_micros)
+        _write_user_moments(spark, config, by_item, by_user, end_micros)
         features = spark.read.parquet(f"{by_user}/{_MOMENT}={_USER}")
-        features.select(USER_ID, *USER_FEATURES).write.mode("overwrite").parquet(
+        features.select(USER_ID, *USER_FEATURES, USER_HISTORY).write.mode("overwrite").parquet(
             paths.user_features
         )
         advance(1, "user features and samples")
@@ -119,6 +122,7 @@ def _write_inputs(
         if events.isEmpty():
             raise DataError(f"{lake.ratings}: no event on {run_date} or before it")
         marked, holdout = mark_holdout(events, config.evaluation, run_date)
+        marked = mark_validation(marked, holdout, run_date)
         marked.sortWithinPartitions(*_in_order()).write.mode("overwrite").parquet(paths.events)
     finally:
         events.unpersist()
@@ -179,6 +183,7 @@ def _write_item_moments(
     events = spark.read.parquet(paths.events).select(
         *_EVENT,
         IS_HOLDOUT,
+        IS_VALIDATION,
         _label(config).alias(LABEL),
         sf.unix_micros(TIMESTAMP).alias(AT),
         kind.alias(_MOMENT),
@@ -196,7 +201,9 @@ def _write_item_moments(
     _write_moments(rated.join(known, ITEM_ID, "left"), target)
 
 
-def _write_user_moments(spark: SparkSession, by_item: str, target: str, end_micros: int) -> None:
+def _write_user_moments(
+    spark: SparkSession, config: PipelineConfig, by_item: str, target: str, end_micros: int
+) -> None:
     """Write each event, and each user at the end, with the user's features of that moment."""
     events = spark.read.parquet(by_item).where(sf.col(_MOMENT) != _ITEM)
     users = events.select(USER_ID).distinct()
@@ -205,8 +212,9 @@ def _write_user_moments(spark: SparkSession, by_item: str, target: str, end_micr
     rated = with_statistics(
         moments, USER_ID, {RATING: "user_rating", "release_year": "user_release_year"}
     )
-    listed = with_recent_lists(rated)
-    _write_moments(listed.select(*_EVENT, LABEL, IS_HOLDOUT, *FEATURES, _MOMENT), target)
+    listed = with_recent_lists(rated, config.features.history_length)
+    marks = (LABEL, IS_HOLDOUT, IS_VALIDATION)
+    _write_moments(listed.select(*_EVENT, *marks, *FEATURES, USER_HISTORY, _MOMENT), target)
 
 
 def _queries(ids: DataFrame, kind: str, at: int) -> DataFrame:

@@ -19,9 +19,13 @@ RATING: Final = "rating"
 TIMESTAMP: Final = "timestamp"
 LABEL: Final = "label"
 IS_HOLDOUT: Final = "is_holdout"
+#: The last part of what is not holdout, cut as the holdout was: to choose when to stop training.
+IS_VALIDATION: Final = "is_validation"
 
 #: Latest positively rated items before the sample, newest first.
 USER_RECENT_ITEMS: Final = tuple(f"user_rated_{i}" for i in range(1, 6))
+#: The same and more of them, as one list: what sequence models read. No null, no null inside.
+USER_HISTORY: Final = "user_history"
 #: The user's most frequent genres among earlier positives, most frequent first.
 USER_GENRES: Final = tuple(f"user_genre_{i}" for i in range(1, 6))
 USER_NUMBERS: Final = (

@@ -36,11 +36,14 @@ class Metric(BaseModel):
 
 
 class ScoredRequest(BaseModel):
-    """A golden request: raw inputs by name, and the score that the trainer itself gave."""
+    """A golden request: raw inputs by name, and the score that the trainer itself gave.
+
+    An input is a text, a number, a list of texts or a vector, and None where it is missing.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    inputs: dict[str, str | float | int | None]
+    inputs: dict[str, str | float | int | list[str] | list[float | None] | None]
     score: float
 
 

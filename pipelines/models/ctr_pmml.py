@@ -27,7 +27,14 @@ from pyspark.sql import functions as sf
 from pyspark.sql.types import StructType
 
 from pipelines.errors import DataError
-from pipelines.evaluation.scores import score_baselines, score_metrics, score_values
+from pipelines.evaluation.scores import (
+    ITEM_COUNT,
+    USER_COUNT,
+    Scored,
+    score_baselines,
+    score_metrics,
+    score_values,
+)
 from pipelines.features.schema import (
     GENRES,
     IS_HOLDOUT,
@@ -100,8 +107,9 @@ def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> d
 
 def _measure(samples: DataFrame, folder: Path) -> dict[str, float]:
     model = PipelineModel.load(str(folder))
-    scored = score(model, samples.where(IS_HOLDOUT)).select(LABEL, "score").toArrow()
-    return score_values(scored[LABEL].to_numpy(), scored["score"].to_numpy())
+    columns = (LABEL, USER_COUNT, ITEM_COUNT, "score")
+    scored = score(model, samples.where(IS_HOLDOUT)).select(*columns).toArrow()
+    return score_values(Scored.of(scored, scored["score"].to_numpy()))
 
 
 def _read(spark: SparkSession, inputs: BuildInputs) -> DataFrame:

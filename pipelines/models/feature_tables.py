@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as sf
 
-from pipelines.features.schema import ITEM_FEATURES, ITEM_ID, USER_FEATURES, USER_ID
+from pipelines.features.schema import (
+    ITEM_FEATURES,
+    ITEM_ID,
+    USER_FEATURES,
+    USER_HISTORY,
+    USER_ID,
+)
 from pipelines.models.base import BuildInputs, Table
 
 if TYPE_CHECKING:
@@ -15,16 +21,22 @@ if TYPE_CHECKING:
 
 
 def feature_tables(spark: SparkSession, inputs: BuildInputs) -> list[Table]:
-    """Return ``user_features`` and ``item_features``: id -> compact JSON array.
+    """Return ``user_features`` and ``item_features``, id -> compact JSON array; ``user_history``.
 
     The array's values are in the order of USER_FEATURES or ITEM_FEATURES, null where missing;
-    item ids among them have the ids' own type.
+    item ids among them have the ids' own type. A user's history are item ids, newest first, and
+    none for a user without a positive event.
     """
     users = spark.read.parquet(inputs.paths.user_features)
     items = spark.read.parquet(inputs.paths.item_features)
     return [
         Table("user_features", "text", _as_json(users, USER_ID, USER_FEATURES)),
         Table("item_features", "text", _as_json(items, ITEM_ID, ITEM_FEATURES)),
+        Table(
+            "user_history",
+            "ids",
+            users.select(sf.col(USER_ID).alias("id"), sf.col(USER_HISTORY).alias("value")),
+        ),
     ]
 
 

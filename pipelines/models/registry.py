@@ -5,14 +5,15 @@ Importing this module imports neither Spark nor TensorFlow: the DAGs' tasks do.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.models.base import BuildInputs, Built
-from pipelines.models_config import Unit
+from pipelines.models.base import BuildInputs, Built, Metric
+from pipelines.models_config import RANKERS, READ_HISTORY, Unit
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,18 +23,28 @@ if TYPE_CHECKING:
 class _Builder:
     module: str
     needs_spark: bool = True
-    #: Whether the unit's versions carry the shared feature tables.
-    uses_features: bool = False
+    #: Which of the shared feature tables the unit's versions carry.
+    feature_tables: tuple[str, ...] = ()
     exports_pmml: bool = False
+    #: Whether the module builds several units, and must be told which one.
+    is_shared: bool = False
 
 
+_FEATURES = ("user_features", "item_features")
 _BUILDERS: dict[Unit, _Builder] = {
     "recs": _Builder("pipelines.models.recs"),
     "embeddings": _Builder("pipelines.models.embeddings"),
-    "ctr_pmml": _Builder("pipelines.models.ctr_pmml", uses_features=True, exports_pmml=True),
-    "embedding_mlp": _Builder(
-        "pipelines.models.embedding_mlp", needs_spark=False, uses_features=True
-    ),
+    "interest_ranker": _Builder("pipelines.models.interest_ranker", feature_tables=_FEATURES),
+    "ctr_pmml": _Builder("pipelines.models.ctr_pmml", feature_tables=_FEATURES, exports_pmml=True),
+    **{
+        ranker: _Builder(
+            "pipelines.models.rankers.unit",
+            needs_spark=False,
+            feature_tables=(*_FEATURES, "user_history") if ranker in READ_HISTORY else _FEATURES,
+            is_shared=True,
+        )
+        for ranker in RANKERS
+    },
 }
 
 
@@ -42,9 +53,9 @@ def needs_spark(unit: Unit) -> bool:
     return _BUILDERS[unit].needs_spark
 
 
-def uses_features(unit: Unit) -> bool:
-    """Tell whether the unit's versions carry the shared feature tables."""
-    return _BUILDERS[unit].uses_features
+def feature_tables(unit: Unit) -> tuple[str, ...]:
+    """Return which of the shared feature tables the unit's versions carry."""
+    return _BUILDERS[unit].feature_tables
 
 
 def spark_jars(unit: Unit) -> list[str]:
@@ -83,10 +94,25 @@ def evaluate_stored(
     return metrics
 
 
+def compare(
+    unit: Unit, spark: SparkSession | None, inputs: BuildInputs
+) -> dict[str, dict[str, Metric]]:
+    """Return the metrics of each of the unit's models on this run's holdout, by model and name.
+
+    Raises:
+        DataError: as :func:`build`.
+        ValueError: the unit needs Spark and there is none.
+    """
+    compared: dict[str, dict[str, Metric]] = _call(unit, "compare", spark, inputs)
+    return compared
+
+
 def _call(unit: Unit, name: str, spark: SparkSession | None, *arguments: Any) -> Any:
     """Call a function of the unit's module, with the session where it is needed."""
     builder = _BUILDERS[unit]
     function: Callable[..., Any] = getattr(importlib.import_module(builder.module), name)
+    if builder.is_shared:
+        function = functools.partial(function, unit)
     if not builder.needs_spark:
         return function(*arguments)
     if spark is None:

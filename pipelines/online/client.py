@@ -10,18 +10,26 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import Settings
-from pipelines.errors import ReleaseError, ServiceError
-from pipelines.features.schema import ITEM_FEATURES, USER_FEATURES
+from pipelines.errors import ConfigError, ReleaseError, ServiceError
+from pipelines.features.schema import ITEM_FEATURES, USER_FEATURES, USER_HISTORY
+from pipelines.models_config import RANKERS
 from pipelines.online.layout import TableMeta, Value
-from pipelines.online.ranking_inputs import Row, candidate_rows, pmml_rows, serving_inputs
+from pipelines.online.ranking_inputs import (
+    Row,
+    candidate_rows,
+    light_row,
+    pmml_rows,
+    rank_inputs,
+    serving_inputs,
+)
 from pipelines.online.store import OnlineStore, parse_feature_row
-from pipelines.online.tf_serving import ModelServer
+from pipelines.online.tf_serving import DEFAULT_SIGNATURE, RANK_SIGNATURE, Inputs, ModelServer
 from pipelines.release.manifest import PMML_FILE
 from pipelines.release.objects import ObjectStore
 from pipelines.release.registry import Registry
@@ -29,13 +37,14 @@ from pipelines.release.registry import Registry
 if TYPE_CHECKING:
     from pipelines.online.pmml import PmmlScorer
 
-Method = Literal["embeddings", "pmml", "tf_serving"]
+Method = Literal["embeddings", "interests", "pmml", "tf_serving"]
 
-#: Which unit answers which way of ranking.
-RANKING_UNITS: dict[Method, str] = {
-    "embeddings": "embeddings",
-    "pmml": "ctr_pmml",
-    "tf_serving": "embedding_mlp",
+#: Which units answer which way of ranking; without a wish, the first one that is live.
+RANKING_UNITS: dict[Method, tuple[str, ...]] = {
+    "embeddings": ("embeddings",),
+    "interests": ("interest_ranker",),
+    "pmml": ("ctr_pmml",),
+    "tf_serving": RANKERS,
 }
 _TABLES_REMEMBERED = 64
 POPULAR = "popular"
@@ -171,21 +180,26 @@ class FerryClient:
             items=_items(ids, live.read("titles", ids), scores),
         )
 
-    def rank(self, user_id: str, item_ids: Sequence[str], method: Method) -> Answer:
-        """Return the candidates, best first for this user, scored by one of the three ways.
+    def rank(
+        self, user_id: str, item_ids: Sequence[str], method: Method, unit: str | None = None
+    ) -> Answer:
+        """Return the candidates, best first for this user, scored by one of the four ways.
 
-        Candidates that the method knows nothing of come last with score None (embeddings), or
-        are scored as unknown items (PMML and TensorFlow Serving).
+        `unit` says which of several rankers answers. Candidates that the method knows nothing of
+        come last with score None (embeddings), or are scored as unknown items (all others).
+
+        Raises:
+            ConfigError: `unit` does not rank by this method.
         """
         candidates = list(dict.fromkeys(item_ids))
-        live = self.live(RANKING_UNITS[method])
+        live = self._ranking(method, unit)
         notes: list[str] = []
         scores: list[float | None]
         if method == "embeddings":
             scores = self._score_by_embeddings(live, user_id, candidates, notes)
         else:
             rows = self._rows(live, user_id, candidates, notes)
-            scores = list(self.score(live, rows, method))
+            scores = list(self._score_candidates(live, rows, method))
         order = sorted(
             range(len(candidates)),
             key=lambda i: (scores[i] is None, -(scores[i] or 0.0)),
@@ -197,6 +211,15 @@ class FerryClient:
             items=_items(ranked, self._titles(ranked), [scores[i] for i in order]),
             note="; ".join(notes) or None,
         )
+
+    def _ranking(self, method: Method, unit: str | None) -> LiveUnit:
+        units = RANKING_UNITS[method]
+        if unit is not None:
+            if unit not in units:
+                raise ConfigError(f"{unit} does not rank by {method}: {', '.join(units)} do")
+            return self.live(unit)
+        live = (name for name in units if self.online.pointers.get(name) is not None)
+        return self.live(next(live, units[0]))
 
     def _score_by_embeddings(
         self, live: LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
@@ -225,16 +248,40 @@ class FerryClient:
             item: parse_feature_row(str(known[item]), ITEM_FEATURES) if item in known else None
             for item in items
         }
-        return candidate_rows(user_id, user, features)
+        rows = candidate_rows(user_id, user, features)
+        if "interests" in live.tables:
+            interests = self._vectors(live, "interests", [user_id])[0]
+            vectors = self._vectors(live, "item_vectors", items)
+            return [
+                light_row(row, interests, vector) for row, vector in zip(rows, vectors, strict=True)
+            ]
+        if USER_HISTORY in live.tables:
+            history = live.read(USER_HISTORY, [user_id]).get(user_id, [])
+            return [{**row, USER_HISTORY: history} for row in rows]
+        return rows
+
+    def _vectors(self, live: LiveUnit, table: str, ids: Sequence[str]) -> list[Any]:
+        """Return a vector for each id; one that the table does not have is all None."""
+        known = live.read(table, ids)
+        missing = [None] * live.meta(table).dimension
+        return [known.get(entity_id, missing) for entity_id in ids]
 
     def score(self, live: LiveUnit, rows: Sequence[Row], method: Method) -> list[float]:
         """Return the model's score of each row of raw features, by exactly the live version."""
         if method == "pmml":
             return self.pmml(live.unit, live.version).score(pmml_rows(rows))
+        return self._predict(live, serving_inputs(rows), DEFAULT_SIGNATURE)
+
+    def _score_candidates(self, live: LiveUnit, rows: Sequence[Row], method: Method) -> list[float]:
+        if method == "pmml":
+            return self.score(live, rows, method)
+        return self._predict(live, rank_inputs(rows), RANK_SIGNATURE)
+
+    def _predict(self, live: LiveUnit, inputs: Inputs, signature: str) -> list[float]:
         failures = []
         for server in self._replicas():
             try:
-                return server.predict_rest(live.unit, live.version, serving_inputs(rows))
+                return server.predict_rest(live.unit, live.version, inputs, signature)
             except ServiceError as error:
                 failures.append(str(error))
                 # Asked last from now on: one that hangs must not slow down every request.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +19,15 @@ import numpy as np
 from pipelines.config import Replica
 from pipelines.errors import ServiceError
 from pipelines.online import serving_protos as pb
+from pipelines.online.ranking_inputs import Column
 
-#: A column of one input: texts, or numbers where NaN stands for a missing one.
-Inputs = Mapping[str, Sequence[str] | Sequence[float]]
+#: A column for each input: texts, numbers (NaN for a missing one), or lists of either, all of the
+#: same length within a column.
+Inputs = Mapping[str, Column]
+
+#: Signatures: rows, each with all inputs; and one row of a user's inputs with any number of items.
+DEFAULT_SIGNATURE = "serving_default"
+RANK_SIGNATURE = "rank"
 
 _DEADLINE_SECONDS = 10.0
 _STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
@@ -107,20 +113,16 @@ class ModelServer:
             for v in answer.model_version_status
         }
 
-    def predict_grpc(self, model: str, version: int, inputs: Inputs) -> list[float]:
+    def predict_grpc(
+        self, model: str, version: int, inputs: Inputs, signature: str = DEFAULT_SIGNATURE
+    ) -> list[float]:
         """Return the ``score`` of each row, by gRPC."""
         request = pb.predict_pb2.PredictRequest()
         request.model_spec.name = model
         request.model_spec.version.value = version
+        request.model_spec.signature_name = signature
         for name, column in inputs.items():
-            tensor = request.inputs[name]
-            tensor.tensor_shape.dim.add(size=len(column))
-            if column and isinstance(column[0], str):
-                tensor.dtype = pb.types_pb2.DT_STRING
-                tensor.string_val.extend(str(text).encode() for text in column)
-            else:
-                tensor.dtype = pb.types_pb2.DT_FLOAT
-                tensor.float_val.extend(float(number) for number in column)
+            _fill(request.inputs[name], column)
         answer = self._call(self._predictions.Predict, request, _DEADLINE_SECONDS)
         score = answer.outputs["score"]
         if score.tensor_content:
@@ -129,11 +131,14 @@ class ModelServer:
             scores = list(score.float_val)
         return self._checked(scores, inputs)
 
-    def predict_rest(self, model: str, version: int, inputs: Inputs) -> list[float]:
+    def predict_rest(
+        self, model: str, version: int, inputs: Inputs, signature: str = DEFAULT_SIGNATURE
+    ) -> list[float]:
         """Return the ``score`` of each row, by REST."""
         path = f"/v1/models/{model}/versions/{version}:predict"
         # json writes a bare NaN, which is what the server reads and writes for a missing number.
-        body = json.dumps({"inputs": {name: list(column) for name, column in inputs.items()}})
+        columns = {name: list(column) for name, column in inputs.items()}
+        body = json.dumps({"signature_name": signature, "inputs": columns})
         with self._rest_errors():
             answer = self._http.post(path, content=body)
             content = json.loads(answer.text)
@@ -145,7 +150,7 @@ class ModelServer:
         return self._checked([float(score) for score in content["outputs"]], inputs)
 
     def _checked(self, scores: list[float], inputs: Inputs) -> list[float]:
-        rows = len(next(iter(inputs.values())))
+        rows = max(len(column) for column in inputs.values())
         if len(scores) != rows or not all(math.isfinite(score) for score in scores):
             raise ServiceError(
                 f"model server at {self.replica.grpc}: {len(scores)} scores for {rows} rows, "
@@ -161,3 +166,18 @@ class ModelServer:
             raise ServiceError(
                 f"model server at {self.replica.rest} (REST): {error or type(error).__name__}"
             ) from error
+
+
+def _fill(tensor: Any, column: Column) -> None:
+    """Write a column into a ``TensorProto``."""
+    values: list[Any] = list(column)
+    tensor.tensor_shape.dim.add(size=len(values))
+    if values and isinstance(values[0], list):
+        tensor.tensor_shape.dim.add(size=len(values[0]))
+        values = [value for row in values for value in row]
+    if values and isinstance(values[0], str):
+        tensor.dtype = pb.types_pb2.DT_STRING
+        tensor.string_val.extend(text.encode() for text in values)
+    else:
+        tensor.dtype = pb.types_pb2.DT_FLOAT
+        tensor.float_val.extend(float(number) for number in values)

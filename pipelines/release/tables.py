@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import IdType
-from pipelines.errors import DataError
+from pipelines.errors import DataError, ReleaseError
 from pipelines.models.base import Table
 from pipelines.online.buckets import TableSum, pack_buckets, sum_buckets, whole_buckets
 from pipelines.online.layout import TableMeta, bucket_count
@@ -55,6 +55,21 @@ class PreparedTables:
         """Read what :func:`prepare_tables` left in `folder`."""
         index = _Index.model_validate_json((folder / _INDEX).read_text(encoding="utf-8"))
         return cls(folder, index.metas, index.golden)
+
+    def only(self, names: Sequence[str]) -> PreparedTables:
+        """Return just the named tables.
+
+        Raises:
+            ReleaseError: one of them was not prepared.
+        """
+        known = {meta.name for meta in self.metas}
+        if missing := sorted(set(names) - known):
+            raise ReleaseError(f"{self.folder}: no table {', '.join(missing)}: run features again")
+        return PreparedTables(
+            self.folder,
+            [meta for meta in self.metas if meta.name in names],
+            [rows for rows in self.golden if rows.table in names],
+        )
 
     def parts(self, table: str) -> list[Path]:
         """Return the Parquet files of a table, in order."""

@@ -17,8 +17,8 @@ import numpy as np
 from pipelines.config import Replica
 from pipelines.errors import FerryError, ServiceError, VerificationError
 from pipelines.online.layout import TableMeta, Value, within_float16
-from pipelines.online.ranking_inputs import pmml_rows, serving_inputs
-from pipelines.online.tf_serving import ModelServer
+from pipelines.online.ranking_inputs import pmml_rows, rank_inputs, serving_inputs
+from pipelines.online.tf_serving import RANK_SIGNATURE, ModelServer
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import PMML_FILE, Golden, Manifest
 
@@ -163,6 +163,10 @@ def _verify_model(
             for way, predict in ways.items():
                 scores = predict(manifest.unit, manifest.version, inputs)
                 checks.append(_compare(manifest, way, golden, scores))
+            one = rank_inputs([golden[-1].inputs])
+            scores = server.predict_rest(manifest.unit, manifest.version, one, RANK_SIGNATURE)
+            way = f"the signature for one user, REST at {replica.rest}"
+            checks.append(_compare(manifest, way, golden[-1:], scores))
     return checks
 
 

@@ -23,6 +23,7 @@ from pipelines.gates_config import (
     Tolerance,
 )
 from pipelines.models.base import Metric
+from pipelines.models_config import UNITS
 
 DAY = date(2026, 3, 1)
 CHAMPION = 202602280001
@@ -336,6 +337,8 @@ def test_the_defaults_name_metrics_that_the_units_have() -> None:
         "recall_at_50_as_stored",
     }
     assert set(models.ctr_pmml) == set(models.embedding_mlp) == {"auc", "log_loss"}
+    assert set(models.interest_ranker) == {"auc", "log_loss", "auc_as_stored"}
+    assert set(type(models).model_fields) == set(UNITS)
 
 
 def test_a_metric_that_is_not_finite_survives_json() -> None:

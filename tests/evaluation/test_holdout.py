@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from pipelines.config import EvaluationConfig
-from pipelines.evaluation.holdout import Holdout, mark_holdout
+from pipelines.evaluation.holdout import Holdout, mark_holdout, mark_validation
 
 RUN_DATE = date(2024, 3, 10)
 #: With `holdout_days=2`: the first second of March 9.
@@ -72,3 +72,25 @@ def test_events_of_the_same_moment_are_told_apart_the_same_way_always(
     marked, _ = mark_holdout(shuffled, config, RUN_DATE)
     held = marked.where("is_holdout").select("item_id", "rating").collect()
     assert {tuple(row) for row in held} == {(2, 5.0), (2, 2.0), (1, 4.0)}
+
+
+def validation(spark: SparkSession, events: list[Event], **config: Any) -> set[Event]:
+    marked, holdout = mark_holdout(
+        frame(spark, events), EvaluationConfig.model_validate(config), RUN_DATE
+    )
+    rows = mark_validation(marked, holdout, RUN_DATE).where("is_validation").collect()
+    assert not any(row["is_holdout"] for row in rows)
+    return {(row["user_id"], row["item_id"], row["rating"], row["t"]) for row in rows}
+
+
+def test_validation_is_cut_from_what_is_left_as_the_holdout_was(spark: SparkSession) -> None:
+    days = [(1, i, 4.0, START + (i - 5) * 43_200) for i in range(8)]
+    found = validation(spark, days, holdout_days=2, min_holdout_users=1)
+    # The two days before the two of the holdout.
+    assert found == set(days[1:5])
+
+    events: list[Event] = [(1, i, 4.0, START + i) for i in range(10)]
+    events += [(2, 1, 4.0, START), (3, 1, 4.0, START - 9), (3, 2, 4.0, START)]
+    config = {"holdout_days": 2, "min_holdout_users": 2, "holdout_fraction": 0.25}
+    # Eight of ten are left, and a quarter of them is two; the last event of all is not taken.
+    assert validation(spark, events, **config) == {events[6], events[7]}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 POSITIVE = 3.5
+#: Shorter than some of the histories, so that they are cut.
+HISTORY = 3
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def user_features(events: list[Event], items: Catalogue, user: Any, at: int) -> 
     genres = sorted(counts, key=lambda g: (-counts[g], g))
     return {
         **{f"user_rated_{i + 1}": _get(newest, i) for i in range(5)},
+        "user_history": newest[:HISTORY],
         **_numbers("user_rating", [e.rating for e in earlier]),
         **{k: v for k, v in _numbers("user_release_year", years).items() if "count" not in k},
         **{f"user_genre_{i + 1}": _get(genres, i) for i in range(5)},

@@ -20,7 +20,7 @@ from pipelines.data.days import UnfinishedDays
 from pipelines.data.files import SparkFiles
 from pipelines.errors import DataError
 from pipelines.features.samples import build_features
-from pipelines.features.schema import FEATURES, ITEM_FEATURES, USER_FEATURES
+from pipelines.features.schema import FEATURES, ITEM_FEATURES, USER_FEATURES, USER_HISTORY
 from pipelines.lake import Lake, RunPaths
 from tests.features.naive import POSITIVE, Catalogue, Event, Item, item_features, user_features
 from tests.features.universe import (
@@ -110,12 +110,12 @@ def assert_as_defined(found: Features, events: list[Event], items: Catalogue) ->
     known = [e for e in set(events) if e.at < END]
     for (user, item, rating, at), row in found.samples.items():
         expected = user_features(known, items, user, at) | item_features(known, items, item, at)
-        assert picked(row, FEATURES) == close(expected), (user, item, rating, at)
+        assert picked(row, (*FEATURES, USER_HISTORY)) == close(expected), (user, item, rating, at)
         assert row["label"] == float(rating >= POSITIVE)
     assert found.users.keys() == {e.user for e in known}
     for user, row in found.users.items():
         expected = user_features(known, items, user, END)
-        assert picked(row, USER_FEATURES) == close(expected), user
+        assert picked(row, (*USER_FEATURES, USER_HISTORY)) == close(expected), user
     assert found.items.keys() == {e.item for e in known} | items.keys()
     for item, row in found.items.items():
         expected = item_features(known, items, item, END)

@@ -14,7 +14,7 @@ from pyspark.sql import functions as sf
 from pipelines.config import PipelineConfig
 from pipelines.data.contract import event_schema, item_schema
 from pipelines.lake import Lake
-from tests.features.naive import Catalogue, Event, Item
+from tests.features.naive import HISTORY, Catalogue, Event, Item
 
 RUN_DATE = date(2024, 3, 5)
 #: Time moves in steps of a quarter of a day, from four days before the end of the run date to one
@@ -56,7 +56,11 @@ def configuration(**changes: Any) -> PipelineConfig:
     """A configuration with changes to its sections `data` and `evaluation`."""
     data = {"events": {"path": "e"}, "items": {"path": "i"}} | changes.get("data", {})
     return PipelineConfig.model_validate(
-        {"data": data, "evaluation": changes.get("evaluation", {})}
+        {
+            "data": data,
+            "evaluation": changes.get("evaluation", {}),
+            "features": {"history_length": HISTORY},
+        }
     )
 
 

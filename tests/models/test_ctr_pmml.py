@@ -19,6 +19,7 @@ from pipelines.models.base import Built
 from pipelines.models.ctr_pmml import INPUTS, fit, score
 from pipelines.models.pmml_export import export_pmml
 from pipelines.online.pmml import PmmlScorer
+from pipelines.online.ranking_inputs import pmml_rows
 from tests.models.world import World, rewrite
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def test_golden_requests_are_answered_by_the_file(built: Built, world: World) ->
     assert set(nothing.inputs.values()) == {None}
     assert {unseen.inputs[name] for name in GENRES} == {"(unseen)"}
     with PmmlScorer(built.files["model.pmml"]) as scorer:
-        scores = scorer.score([request.inputs for request in built.golden])
+        scores = scorer.score(pmml_rows([request.inputs for request in built.golden]))
     assert scores == pytest.approx([request.score for request in built.golden], abs=1e-9)
     assert len(set(scores)) > 10
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipelines.features.schema import ITEM_FEATURES, USER_FEATURES
+from pipelines.features.schema import ITEM_FEATURES, USER_FEATURES, USER_HISTORY
 from pipelines.models.feature_tables import feature_tables
 from pipelines.online.store import parse_feature_row
 from tests.models.world import KINDS, USERS, World
@@ -23,19 +23,25 @@ def test_values_come_back_as_they_were(
 ) -> None:
     world: World = request.getfixturevalue(name)
     inputs = world.inputs(tmp_path)
-    users, items = feature_tables(spark, inputs)
+    users, items, histories = feature_tables(spark, inputs)
     for table, path, key, names, count in (
         (users, inputs.paths.user_features, "user_id", USER_FEATURES, USERS),
         (items, inputs.paths.item_features, "item_id", ITEM_FEATURES, len(KINDS)),
     ):
         assert (table.name, table.kind) == (Path(path).name, "text")
         texts = {row["id"]: row["value"] for row in table.frame.collect()}
-        rows = [row.asDict() for row in spark.read.parquet(path).collect()]
+        features = spark.read.parquet(path).drop(USER_HISTORY)
+        rows = [row.asDict() for row in features.collect()]
         assert len(texts) == len(rows) == count
         for row in rows:
             text = texts[row.pop(key)]
             assert parse_feature_row(text, names) == row
             assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False)
+    assert (histories.name, histories.kind) == ("user_history", "ids")
+    kept = {row["id"]: row["value"] for row in histories.frame.collect()}
+    known = spark.read.parquet(inputs.paths.user_features).collect()
+    assert kept == {row["user_id"]: row["user_history"] for row in known}
+    assert [row["user_rated_1"] for row in known] == [kept[row["user_id"]][0] for row in known]
 
 
 def test_texts_are_quoted_as_json_wants(spark: SparkSession, tmp_path: Path) -> None:

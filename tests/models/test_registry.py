@@ -28,9 +28,14 @@ def test_every_unit_is_known() -> None:
     assert {unit for unit in UNITS if registry.needs_spark(unit)} == {
         "recs",
         "embeddings",
+        "interest_ranker",
         "ctr_pmml",
     }
-    assert {unit for unit in UNITS if registry.uses_features(unit)} == {"ctr_pmml", "embedding_mlp"}
+    assert {unit for unit in UNITS if not registry.feature_tables(unit)} == {"recs", "embeddings"}
+    assert {unit for unit in UNITS if "user_history" in registry.feature_tables(unit)} == {
+        "din",
+        "dien",
+    }
     assert registry.spark_jars("recs") == []
     jars = registry.spark_jars("ctr_pmml")
     assert jars

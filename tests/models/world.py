@@ -22,10 +22,12 @@ import pyarrow.parquet as pq
 from pipelines.config import DataConfig, EventSource, IdType, ItemSource, PipelineConfig
 from pipelines.features.schema import (
     FEATURES,
+    IS_VALIDATION,
     ITEM_FEATURES,
     NUMBERS,
     USER_FEATURES,
     USER_GENRES,
+    USER_HISTORY,
     USER_NUMBERS,
     USER_RECENT_ITEMS,
 )
@@ -37,6 +39,7 @@ TASTE_SIZE = 12
 #: What an item is, by its number: one of the two tastes, a hit or a dud.
 KINDS = ["taste 0"] * TASTE_SIZE + ["taste 1"] * TASTE_SIZE + ["hit"] * 6 + ["dud"] * 6
 HOLDOUT = 5
+VALIDATION = 3
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -102,10 +105,12 @@ def make_world(root: Path, id_type: IdType = "int64", **config: Any) -> World:
         "timestamp": pa.timestamp("us", tz="UTC"),
         "label": pa.float64(),
         "is_holdout": pa.bool_(),
+        IS_VALIDATION: pa.bool_(),
         **dict.fromkeys(FEATURES, pa.string()),
         **dict.fromkeys(NUMBERS, pa.float64()),
         "release_year": pa.int32(),
         **dict.fromkeys(USER_RECENT_ITEMS, ids),
+        USER_HISTORY: pa.list_(ids),
         "title": pa.string(),
         "genres": pa.list_(pa.string()),
     }
@@ -115,7 +120,7 @@ def make_world(root: Path, id_type: IdType = "int64", **config: Any) -> World:
         schema = pa.schema([(column, types[column]) for column in columns])
         pq.write_table(pa.Table.from_pylist(content, schema), root / name / "part-0.parquet")
 
-    event = ("user_id", "item_id", "rating", "timestamp", "is_holdout")
+    event = ("user_id", "item_id", "rating", "timestamp", "is_holdout", IS_VALIDATION)
     catalogue = [
         {
             "item_id": world.item_id(i),
@@ -127,8 +132,8 @@ def make_world(root: Path, id_type: IdType = "int64", **config: Any) -> World:
     ]
     write("events", event, rows)
     write("items", ("item_id", "title", "genres", "release_year"), catalogue)
-    write("samples", (*event[:4], "label", "is_holdout", *FEATURES), rows)
-    write("user_features", ("user_id", *USER_FEATURES), users)
+    write("samples", (*event, "label", *FEATURES, USER_HISTORY), rows)
+    write("user_features", ("user_id", *USER_FEATURES, USER_HISTORY), users)
     write("item_features", ("item_id", *ITEM_FEATURES), items)
     return world
 
@@ -145,7 +150,7 @@ def _config(id_type: IdType, models: dict[str, Any]) -> PipelineConfig:
 
 def _events(world: World) -> tuple[list[dict[str, Any]], ...]:
     drawn = random.Random(7)
-    ratings: list[tuple[datetime, int, int, float, bool]] = []
+    ratings: list[tuple[datetime, int, int, float, bool, bool]] = []
     for user in range(USERS):
         own, other = f"taste {user % 2}", f"taste {1 - user % 2}"
         chosen = [
@@ -162,11 +167,13 @@ def _events(world: World) -> tuple[list[dict[str, Any]], ...]:
         for place, (item, liked) in enumerate(chosen):
             at = _START + timedelta(hours=place * USERS + user)
             rating = drawn.choice([4.0, 4.5, 5.0] if liked else [1.0, 2.0])
-            ratings.append((at, user, item, rating, place >= len(chosen) - HOLDOUT))
+            left = len(chosen) - HOLDOUT
+            is_validation = left - VALIDATION <= place < left
+            ratings.append((at, user, item, rating, place >= left, is_validation))
     users = [_History() for _ in range(USERS)]
     items = [_History() for _ in KINDS]
     rows = []
-    for at, user, item, rating, is_holdout in sorted(ratings):
+    for at, user, item, rating, is_holdout, is_validation in sorted(ratings):
         rows.append(
             {
                 "user_id": world.user_id(user),
@@ -175,6 +182,7 @@ def _events(world: World) -> tuple[list[dict[str, Any]], ...]:
                 "timestamp": at,
                 "label": float(rating >= 3.5),
                 "is_holdout": is_holdout,
+                IS_VALIDATION: is_validation,
                 **_user_features(world, users[user]),
                 **_item_features(item, items[item]),
             }
@@ -210,6 +218,7 @@ def _user_features(world: World, history: _History) -> dict[str, Any]:
         **dict(zip(USER_RECENT_ITEMS, _padded(recent, len(USER_RECENT_ITEMS)), strict=True)),
         **dict(zip(USER_NUMBERS, [*history.numbers(), *moments], strict=True)),
         **dict(zip(USER_GENRES, _padded(favourites, len(USER_GENRES)), strict=True)),
+        USER_HISTORY: recent,
     }
 
 

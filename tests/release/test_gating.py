@@ -106,7 +106,7 @@ class Runs:
         self.settings.config.write_text(config.model_dump_json())
         inputs = BuildInputs(DAY, paths, config, Path(paths.unit("features")))
         judge_data(self.spark, inputs)
-        if models.uses_features(unit):
+        if models.feature_tables(unit):
             inputs.workdir.mkdir(parents=True)
             steps._prepare(config, feature_tables(self.spark, inputs), steps._shared_tables(paths))
         steps.build_step(self._spark_for(unit), self.settings, self.plan(unit), unit)
@@ -160,7 +160,9 @@ def verdict(gates: Sequence[GateResult], name: str) -> tuple[str, str]:
     return gate.verdict, gate.reason
 
 
-@pytest.mark.parametrize("unit", ["recs", "embeddings", "ctr_pmml", "embedding_mlp"])
+@pytest.mark.parametrize(
+    "unit", ["recs", "embeddings", "interest_ranker", "ctr_pmml", "embedding_mlp"]
+)
 def test_the_champion_is_what_is_live_measured_again_on_the_same_holdout(
     runs: Runs, unit: Unit, tmp_path: Path
 ) -> None:

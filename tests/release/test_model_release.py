@@ -15,7 +15,7 @@ from local.health import free_ports
 from pipelines.config import ReleaseConfig, Replica, Settings
 from pipelines.errors import FerryError, ReleaseError, ServiceError, VerificationError
 from pipelines.models.base import Built, ScoredRequest
-from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS, serving_inputs
+from pipelines.online.ranking_inputs import serving_inputs
 from pipelines.online.tf_serving import ModelServer
 from pipelines.release.activate import activate
 from pipelines.release.context import ReleaseContext, release_context
@@ -24,6 +24,7 @@ from pipelines.release.publish import publish
 from pipelines.release.serving_config import read_config
 from pipelines.release.stage_model import bring_model, load_model
 from pipelines.run import RunPlan, make_version
+from tests.release.versions import raw_row, save_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 UNIT = "embedding_mlp"
 DAY = date(2026, 3, 1)
 ROWS: list[dict[str, Any]] = [
-    {"user_id": "1", "item_id": "2", "user_rating_mean": 3.5},
-    {"user_id": "nobody", "item_id": "nothing"},
+    raw_row(user_id="1", item_id="2", user_rating_mean=3.5),
+    raw_row(user_id="nobody", item_id="nothing"),
 ]
 
 
@@ -40,30 +41,6 @@ ROWS: list[dict[str, Any]] = [
 def context(settings: Settings) -> Iterator[ReleaseContext]:
     with release_context(settings, ReleaseConfig(load_timeout_seconds=10), "test run") as opened:
         yield opened
-
-
-def saved_model(folder: Path, weight: float) -> Path:
-    """Export a model with Ferry's signature: score = weight * user_rating_mean, 0 if missing."""
-    import tensorflow as tf
-
-    class Model(tf.Module):  # type: ignore[misc]
-        @tf.function(  # type: ignore[untyped-decorator]
-            input_signature=[
-                {
-                    name: tf.TensorSpec(
-                        [None], tf.string if name in TEXT_INPUTS else tf.float32, name=name
-                    )
-                    for name in INPUTS
-                }
-            ]
-        )
-        def serve(self, inputs: dict[str, Any]) -> dict[str, Any]:
-            mean = inputs["user_rating_mean"]
-            return {"score": weight * tf.where(tf.math.is_nan(mean), 0.0, mean)}
-
-    model = Model()
-    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve})
-    return folder
 
 
 def build(
@@ -78,12 +55,12 @@ def build(
     workdir.mkdir()
     answers = golden_weight or weight
     golden = [
-        ScoredRequest(inputs=row, score=answers * row.get("user_rating_mean", 0.0)) for row in ROWS
+        ScoredRequest(inputs=row, score=answers * (row["user_rating_mean"] or 0.0)) for row in ROWS
     ]
     built = Built(
         metrics={},
         params={},
-        files={"saved_model": saved_model(workdir / "model", weight)},
+        files={"saved_model": save_model(workdir / "model", weight)},
         golden=golden,
     )
     return publish(context.registry, plan, UNIT, built, [], {}, workdir)

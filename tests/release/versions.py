@@ -45,8 +45,8 @@ def weight(attempt: int) -> float:
     return WEIGHTS[attempt % len(WEIGHTS)]
 
 
-def save_models(folder: Path) -> Path:
-    """Export one SavedModel for each weight: score = weight * user_rating_mean, 0 if missing."""
+def save_model(folder: Path, factor: float) -> Path:
+    """Export a SavedModel with Ferry's signatures: factor * user_rating_mean, 0 if missing."""
     import tensorflow as tf
 
     signature = {
@@ -55,7 +55,7 @@ def save_models(folder: Path) -> Path:
     }
 
     class Model(tf.Module):  # type: ignore[misc]
-        def __init__(self, factor: float) -> None:
+        def __init__(self) -> None:
             super().__init__()
             self.factor = tf.Variable(factor)
 
@@ -64,12 +64,27 @@ def save_models(folder: Path) -> Path:
             mean = inputs["user_rating_mean"]
             return {"score": self.factor * tf.where(tf.math.is_nan(mean), 0.0, mean)}
 
-    for factor in WEIGHTS:
-        model = Model(factor)
-        tf.saved_model.save(
-            model, str(folder / str(factor)), signatures={"serving_default": model.serve}
-        )
+        @tf.function(input_signature=[signature])  # type: ignore[untyped-decorator]
+        def rank(self, inputs: dict[str, Any]) -> dict[str, Any]:
+            score = self.serve({**inputs})["score"]
+            return {"score": tf.repeat(score, tf.size(inputs["item_id"]))}
+
+    model = Model()
+    signatures = {"serving_default": model.serve, "rank": model.rank}
+    tf.saved_model.save(model, str(folder), signatures=signatures)
     return folder
+
+
+def save_models(folder: Path) -> Path:
+    """Export one such model for each weight."""
+    for factor in WEIGHTS:
+        save_model(folder / str(factor), factor)
+    return folder
+
+
+def raw_row(**known: Any) -> dict[str, Any]:
+    """Return a row of raw features in which all but the `known` ones are missing."""
+    return {**dict.fromkeys(INPUTS), **known}
 
 
 def tables(unit: str, attempt: int) -> dict[str, tuple[TableKind, Rows]]:
@@ -146,12 +161,12 @@ def build(
     if unit == "embedding_mlp":
         factor = answers or weight(attempt)
         requests: list[dict[str, Any]] = [
-            {"user_id": "1", "item_id": "2", "user_rating_mean": 3.5},
-            {"user_id": "nobody", "item_id": "nothing"},
+            raw_row(user_id="1", item_id="2", user_rating_mean=3.5),
+            raw_row(user_id="nobody", item_id="nothing"),
         ]
         built.files["saved_model"] = models / str(weight(attempt))
         built.golden.extend(
-            ScoredRequest(inputs=r, score=factor * r.get("user_rating_mean", 0.0)) for r in requests
+            ScoredRequest(inputs=r, score=factor * (r["user_rating_mean"] or 0.0)) for r in requests
         )
     return publish(context.registry, what, unit, built, [prepared], {}, workdir, **manifest)
 

@@ -37,7 +37,7 @@ from tests.release.faults.conftest import World
 from tests.release.faults.outcomes import Outcomes, noted
 from tests.release.faults.steps import CONFIG, UNIT
 from tests.release.faults.tripwire import Trip
-from tests.release.versions import RUNNER, build, stage, weight
+from tests.release.versions import RUNNER, build, raw_row, stage, weight
 from tests.services import ModelServer
 
 pytestmark = pytest.mark.timeout(1200)
@@ -162,7 +162,7 @@ def client_of(server: ModelServer) -> Client:
 
 def _check_labels(outcomes: Outcomes, version: int, *servers: ModelServer) -> None:
     """Assert that clients who use the label `stable` get this version's answers."""
-    inputs = serving_inputs([{"user_id": "1", "item_id": "2", "user_rating_mean": 3.5}])
+    inputs = serving_inputs([raw_row(user_id="1", item_id="2", user_rating_mean=3.5)])
     body = {"inputs": {name: list(column) for name, column in inputs.items()}}
     expected = 3.5 * weight(parse_version(version)[1])
     for server in servers:

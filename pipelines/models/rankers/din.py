@@ -1,0 +1,27 @@
+"""DIN (Zhou et al. 2018): the part of a history that matters for the candidate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from pipelines.models.rankers.inputs import vectors
+from pipelines.models.rankers.layers import ActivationUnit, perceptron, probability
+from pipelines.models.rankers.samples import Statistics
+from pipelines.models_config import DinConfig
+
+
+def network(
+    inputs: dict[str, Any], statistics: Statistics, config: DinConfig, seed: int
+) -> keras.Model:
+    """Return the untrained network: the history is summed up by its weight for the candidate."""
+    known = vectors(inputs, statistics, config, seed)
+    weights = ActivationUnit(config.attention, name="activation_unit")(
+        known.item, known.history, known.mask
+    )
+    interest = ops.sum(ops.expand_dims(weights, -1) * known.history, axis=1)
+    everything = ops.concatenate([interest, *known.of_user, *known.of_item], axis=1)
+    hidden = perceptron(everything, config.hidden, config.dropout, seed)
+    return keras.Model(inputs, probability(keras.layers.Dense(1)(hidden)))

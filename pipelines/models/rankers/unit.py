@@ -1,0 +1,160 @@
+"""The unit of a Keras ranker: evaluated on the holdout, then trained on everything and exported."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from pipelines.models.rankers.training import Trainer  # Before TensorFlow: it sets how that starts.
+
+# isort: split
+import keras
+import tensorflow as tf
+
+from pipelines.errors import DataError
+from pipelines.evaluation.scores import (
+    ITEM_COUNT,
+    USER_COUNT,
+    Scored,
+    score_baselines,
+    score_metrics,
+    score_values,
+)
+from pipelines.features.schema import LABEL
+from pipelines.models.base import BuildInputs, Built, Metric
+from pipelines.models.rankers.encoded import Shape
+from pipelines.models.rankers.export import (
+    SCORE,
+    SIGNATURE,
+    ServedRanker,
+    add_warmup,
+    golden_requests,
+)
+from pipelines.models.rankers.inputs import is_text
+from pipelines.models.rankers.samples import (
+    HOLDOUT,
+    TRAINING,
+    Samples,
+    Statistics,
+    raw_columns,
+)
+from pipelines.models.stored import EVALUATION
+from pipelines.models_config import READ_HISTORY, Ranker, RankerConfig
+
+log = logging.getLogger(__name__)
+
+_SCORED_AT_ONCE = 8192
+
+
+def build(unit: Ranker, inputs: BuildInputs) -> Built:
+    """Evaluate on the holdout, then train on all samples and write ``saved_model``.
+
+    The number of passes is chosen on the validation slice, which is part of what the evaluated
+    fit is then trained on. The feature tables are made for all rankers at once, see
+    :func:`pipelines.models.feature_tables.feature_tables`.
+
+    Raises:
+        DataError: no samples, an empty holdout, only one label, or scores that are not finite.
+    """
+    trainer = _trainer(unit, inputs)
+    kept = inputs.workdir / EVALUATION
+    metrics, epochs, *_ = evaluate_trainer(trainer, inputs, kept)
+    for name, metric in metrics.items():
+        log.info("%s %s: %s", unit, name, metric.describe())
+
+    network, statistics = trainer.fit(None, epochs, "to release")
+    released = ServedRanker(network, statistics, trainer.shape)
+    size = inputs.config.release.golden_size
+    rows = trainer.samples.head(size, released.names)
+    folder = inputs.workdir / "saved_model"
+    released.write(folder)
+    add_warmup(folder, unit, rows, released.names)
+    config = trainer.config.model_dump(mode="json", exclude={"enabled"})
+    return Built(
+        metrics=metrics,
+        params={**config, "seed": trainer.seed, "chosen_epochs": epochs},
+        files={"saved_model": folder, EVALUATION: kept},
+        golden=golden_requests(released, rows, size),
+    )
+
+
+def evaluate_stored(unit: Ranker, inputs: BuildInputs, folder: Path) -> dict[str, float]:
+    """Return the metrics of the SavedModel in `folder`, of this or another run, on this holdout.
+
+    Raises:
+        DataError: a score is not finite.
+    """
+    return measure_stored(inputs, folder)
+
+
+def compare(unit: Ranker, inputs: BuildInputs) -> dict[str, dict[str, Metric]]:
+    """Return the ranker's metrics on the holdout, by its name.
+
+    Raises:
+        DataError: as :func:`build`.
+    """
+    return {unit: evaluate_trainer(_trainer(unit, inputs), inputs, inputs.workdir / EVALUATION)[0]}
+
+
+def _trainer(unit: Ranker, inputs: BuildInputs) -> Trainer:
+    config: RankerConfig = getattr(inputs.config.models, unit)
+    length = inputs.config.features.history_length if unit in READ_HISTORY else None
+    return Trainer(
+        network=importlib.import_module(f"pipelines.models.rankers.{unit}").network,
+        config=config,
+        samples=Samples(inputs.paths.samples),
+        shape=Shape.of(length),
+        seed=inputs.config.seed,
+        folder=inputs.workdir,
+        name=unit,
+    )
+
+
+def evaluate_trainer(
+    trainer: Trainer, inputs: BuildInputs, folder: Path
+) -> tuple[dict[str, Metric], int, keras.Model, Statistics]:
+    """Fit to what is not holdout, keep that fit in `folder`, and measure it as it is kept.
+
+    Returns the metrics, the number of passes that were chosen, and the fit.
+
+    Raises:
+        DataError: no samples, an empty holdout, only one label, or scores that are not finite.
+    """
+    baselines = score_baselines(inputs.paths.samples)
+    epochs = trainer.choose_epochs()
+    network, statistics = trainer.fit(TRAINING, epochs, "to evaluate")
+    ServedRanker(network, statistics, trainer.shape).write(folder)
+    metrics = score_metrics(measure_stored(inputs, folder), baselines)
+    return metrics, epochs, network, statistics
+
+
+def measure_stored(inputs: BuildInputs, folder: Path) -> dict[str, float]:
+    """Return the metrics of a SavedModel over raw samples on this run's holdout.
+
+    Raises:
+        DataError: a score is not finite.
+    """
+    loaded = tf.saved_model.load(str(folder))
+    return score_values(predict(loaded.signatures[SIGNATURE], Samples(inputs.paths.samples)))
+
+
+def predict(signature: Any, samples: Samples) -> Scored:
+    """Return a signature's scores of the holdout.
+
+    Raises:
+        DataError: the holdout is empty.
+    """
+    names = list(signature.structured_input_signature[1])
+    columns = {*names, LABEL, USER_COUNT, ITEM_COUNT}
+    parts = []
+    for table in samples.tables(HOLDOUT, sorted(columns), _SCORED_AT_ONCE):
+        given = {
+            name: tf.constant(column, tf.string if is_text(name) else tf.float32)
+            for name, column in raw_columns(table, names).items()
+        }
+        parts.append(Scored.of(table, signature(**given)[SCORE].numpy()))
+    if not parts:
+        raise DataError(f"{samples.path}: the holdout is empty")
+    return Scored.concatenate(parts)
