@@ -75,21 +75,39 @@ def synth_command(
 
 
 @app.command()
-def recommend(user: str, count: Count = 10, as_json: JsonFlag = False) -> None:
+def recommend(
+    user: str,
+    count: Count = 10,
+    genre: Annotated[
+        str | None, typer.Option(help="For a user without a list: popular items of this genre.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Items for a user, best first: precomputed lists in Redis."""
     from pipelines.online.client import FerryClient
 
     with FerryClient(load_settings()) as client:
-        _print_answer(client.recommend(user, count), f"for user {user}", as_json)
+        _print_answer(client.recommend(user, count, genre), f"for user {user}", as_json)
 
 
 @app.command()
-def similar(item: str, count: Count = 10, as_json: JsonFlag = False) -> None:
-    """Items like an item, most similar first: precomputed embeddings in Redis."""
-    from pipelines.online.client import FerryClient
+def similar(
+    item: str,
+    count: Count = 10,
+    by: Annotated[
+        str, typer.Option(help="embeddings, or recs: what the same users like.")
+    ] = "embeddings",
+    as_json: JsonFlag = False,
+) -> None:
+    """Items like an item, most similar first: precomputed lists in Redis."""
+    from pipelines.online.client import FerryClient, SimilarSource
 
-    with FerryClient(load_settings()) as client:
-        _print_answer(client.similar(item, count), f"like item {item}", as_json)
+    for source in get_args(SimilarSource):
+        if source == by:
+            with FerryClient(load_settings()) as client:
+                _print_answer(client.similar(item, count, source), f"like item {item}", as_json)
+            return
+    raise ConfigError(f"--by {by!r}: choose one of {', '.join(get_args(SimilarSource))}")
 
 
 @app.command()

@@ -101,8 +101,15 @@ def test_the_shipped_configuration_is_valid() -> None:
     [
         (MINIMAL + "sed: 1", "sed: unknown key"),
         (MINIMAL + "models: {recs: {rnak: 8}}", "models.recs.rnak: unknown key"),
-        (MINIMAL + "models: {recs: {rank: 0}}", "models.recs.rank: .*greater than.*got 0"),
-        (MINIMAL + "models: {recs: {rank: many}}", "models.recs.rank: .*integer.*got 'many'"),
+        (MINIMAL + "models: {recs: {list_size: 0}}", "models.recs.list_size: .*greater.*got 0"),
+        (
+            MINIMAL + "models: {recs: {als: {rank: many}}}",
+            "models.recs.als.rank: .*integer.*got 'many'",
+        ),
+        (
+            MINIMAL + "models: {recs: {als: {enabled: false}, ease: {enabled: false}}}",
+            "models.recs: .*one of als and ease must be enabled",
+        ),
         (
             MINIMAL + "gates: {models: {recs: {auc: {floor: 1}}}}",
             "gates.models.recs.auc.floor: unknown key",

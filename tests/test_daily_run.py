@@ -166,7 +166,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     write_movielens(folder / "movielens")
     config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
     config["models"] = {
-        "recs": {"rank": 8, "iterations": 5, "list_size": 10},
+        "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10},
         "embeddings": {"dimension": 8, "iterations": 3, "neighbours": 10},
         "ctr_pmml": {"iterations": 10},
         "interest_ranker": {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 #: The items that count as the top: this share of the catalogue, at least one.
-_TOP = 0.01
+TOP = 0.01
 _COMPARED_LENGTH = 10
 
 
@@ -25,7 +25,7 @@ def measure_lists(lists: DataFrame, catalogue_size: int) -> ListMeasures:
     catalogue has many items in no list.
     """
     counts = lists.select(sf.explode("value").alias("item")).groupBy("item").count().cache()
-    top = counts.orderBy(sf.desc("count")).limit(math.ceil(_TOP * catalogue_size))
+    top = counts.orderBy(sf.desc("count")).limit(math.ceil(TOP * catalogue_size))
     items, places = counts.agg(sf.count("*"), sf.sum("count")).first() or (0, 0)
     taken = (top.agg(sf.sum("count")).first() or (0,))[0]
     counts.unpersist()

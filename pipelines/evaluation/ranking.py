@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from pyspark.ml.evaluation import RankingEvaluator
 from pyspark.sql import functions as sf
 
 from pipelines.errors import DataError
+from pipelines.evaluation.lists import TOP
 from pipelines.evaluation.scores import require_finite
 from pipelines.models.interactions import seen_items
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 NDCG = "ndcg_at_10"
 RECALL = "recall_at_50"
+COVERAGE, TOP_SHARE, NOVELTY = "coverage", "top_share", "novelty"
 #: Lists must be at least this long to be evaluated.
 EVALUATED_LENGTH = 50
 _SPARK_METRICS: dict[str, tuple[Literal["ndcgAtK", "recallAtK"], int]] = {
@@ -73,7 +76,46 @@ def ranking_metrics(lists: DataFrame, relevant: DataFrame) -> dict[str, float]:
     return require_finite({name: round(value, 12) for name, value in metrics.items()})
 
 
-def coverage(lists: DataFrame, catalogue_size: int) -> float:
-    """Return the share of the catalogue that is in at least one list."""
-    row = lists.select(sf.explode("items").alias("item")).agg(sf.count_distinct("item")).first()
-    return (row[0] if row else 0) / catalogue_size
+def exposure_metrics(
+    lists: DataFrame, popularity: DataFrame, catalogue_size: int, users: int
+) -> dict[str, float]:
+    """Return what of the catalogue the lists show: coverage, top_share and novelty.
+
+    Coverage is the share of the catalogue that is in at least one list; top_share that of all
+    places which the most listed 1% of the catalogue takes, as :func:`measure_lists` has it.
+    Novelty is the mean self-information of the places, -log2 of the share of users who liked the
+    item (Zhou et al. 2010); one like is added to each item and user, so that it is finite.
+
+    Args:
+        lists: ``items`` (array<int>, best first).
+        popularity: item and ``popularity``, how many of the `users` liked it; absent is 0.
+        catalogue_size: number of items that could be listed.
+        users: number of users whose likes are counted.
+
+    Raises:
+        DataError: there is no list with an item.
+    """
+    counts = (
+        lists.select(sf.explode("items").alias("item"))
+        .groupBy("item")
+        .count()
+        .join(popularity.select("item", "popularity"), "item", "left")
+        .fillna(0, ["popularity"])
+        .cache()
+    )
+    try:
+        surprise = -sf.log2((sf.col("popularity") + 1) / sf.lit(users + 1))
+        items, places, surprises = counts.agg(
+            sf.count("*"), sf.sum("count"), sf.sum(surprise * sf.col("count"))
+        ).first() or (0, 0, 0.0)
+        if not items:
+            raise DataError("the lists to evaluate are all empty")
+        top = counts.orderBy(sf.desc("count")).limit(math.ceil(TOP * catalogue_size))
+        taken = (top.agg(sf.sum("count")).first() or (0,))[0]
+    finally:
+        counts.unpersist()
+    return {
+        COVERAGE: items / catalogue_size,
+        TOP_SHARE: taken / places,
+        NOVELTY: round(surprises / places, 9),
+    }

@@ -14,7 +14,7 @@ from pyspark.sql import functions as sf
 
 from pipelines.features.schema import USER_ID
 from pipelines.models.interactions import IS_POSITIVE, ITEM, number_ids
-from pipelines.models_config import RecsConfig
+from pipelines.models_config import AlsConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -30,7 +30,7 @@ class Factors:
     items: DataFrame
 
 
-def fit_factors(pairs: DataFrame, config: RecsConfig, seed: int) -> Factors:
+def fit_factors(pairs: DataFrame, config: AlsConfig, seed: int) -> Factors:
     """Fit user and item factors of ``config.rank`` components to the positive `pairs`.
 
     `pairs` has user_id, item and is_positive, one row a pair. The same pairs and seed give the

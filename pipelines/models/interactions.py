@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: Number of an item in the catalogue, from 0, in the order of the ids.
 ITEM = "item"
 IS_POSITIVE = "is_positive"
+#: When a user first had anything to do with an item, and when they last liked it.
+FIRST_AT, LIKED_AT = "first_at", "liked_at"
 
 
 def read_events(spark: SparkSession, inputs: BuildInputs) -> DataFrame:
@@ -56,13 +58,18 @@ def read_catalogue(spark: SparkSession, inputs: BuildInputs) -> DataFrame:
 
 
 def by_user_and_item(events: DataFrame, catalogue: DataFrame) -> DataFrame:
-    """Return user_id, item and is_positive, one row for each user and catalogued item.
+    """Return one row for each user and catalogued item.
 
-    A pair is positive if any of its events is. Events of items that the catalogue does not have
-    are left out: what can't be shown can't be recommended.
+    The columns are user_id, item, is_positive (any of the pair's events is), first_at (timestamp
+    of its first event) and liked_at (of its latest positive one, null without one). Events of items
+    that the catalogue does not have are left out: what can't be shown can't be recommended.
     """
     numbered = events.join(catalogue, ITEM_ID)
-    return numbered.groupBy(USER_ID, ITEM).agg(sf.max(IS_POSITIVE).alias(IS_POSITIVE))
+    return numbered.groupBy(USER_ID, ITEM).agg(
+        sf.max(IS_POSITIVE).alias(IS_POSITIVE),
+        sf.min(TIMESTAMP).alias(FIRST_AT),
+        sf.max(sf.when(sf.col(IS_POSITIVE), sf.col(TIMESTAMP))).alias(LIKED_AT),
+    )
 
 
 def seen_items(pairs: DataFrame) -> DataFrame:

@@ -1,71 +1,107 @@
-"""Unit `recs`: the best unseen items of every user by implicit ALS, popularity for all others.
+"""Unit `recs`: the best unseen items of every user, popular ones for all others, similar items.
 
-Evaluated on a fit that has not seen the holdout; what is released is a fit with the same
-parameters on everything, so that the lists are fresh and leave out all that was seen.
+The users' lists are a blend of ALS, EASE and popularity, with some places for new items.
+
+Evaluated on a fit that has not seen the holdout, on lists as they are served; what is released is
+a fit with the same parameters on everything, so that the lists are fresh and leave out all that was
+seen.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyspark.sql.types import StringType, StructField, StructType
+from pyspark.sql import functions as sf
 
-from pipelines.evaluation.ranking import EVALUATED_LENGTH, coverage, ranking_metrics
+from pipelines.evaluation.ranking import (
+    EVALUATED_LENGTH,
+    TOP_SHARE,
+    exposure_metrics,
+    ranking_metrics,
+)
 from pipelines.features.schema import ITEM_ID, USER_ID
-from pipelines.models.als import fit_factors
 from pipelines.models.base import BuildInputs, Built, Metric, Table
+from pipelines.models.blend import PART, RELEASED, Blend, BlendWeights, choose_weights, grid, half
+from pipelines.models.exploration import Exploration, turn
 from pipelines.models.interactions import (
-    ITEM,
+    IS_POSITIVE,
     by_user_and_item,
     read_catalogue,
     read_events,
     seen_items,
     titles,
 )
-from pipelines.models.popularity import popularity
+from pipelines.models.list_fit import ListFit
+from pipelines.models.popularity import popular_lists, popularity
 from pipelines.models.stored import EVALUATION
-from pipelines.models.topn import Candidates, top_unseen
-from pipelines.models.vector_fit import ListHoldout, VectorFit, list_holdout
-from pipelines.models_config import RecsConfig
+from pipelines.models.topn import top_unseen
+from pipelines.models.vector_fit import ListHoldout, list_holdout
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 log = logging.getLogger(__name__)
 
+#: The folder of the chosen weights, below the evaluated fit.
+_BLEND = "blend"
+
 
 def build(spark: SparkSession, inputs: BuildInputs) -> Built:
-    """Evaluate, then make the tables ``user_items``, ``popular`` and ``titles``.
+    """Evaluate, then make ``user_items``, ``popular``, ``similar_items`` and ``titles``.
+
+    ``user_items`` has a list for each user with an event, ``popular`` one for ``all`` and one for
+    each ``genre:<name>``, ``similar_items`` one for each item that somebody liked.
 
     Raises:
-        DataError: no events, no positive ones, or an empty holdout.
+        DataError: no events, no positive ones, an empty holdout, or too little memory for EASE.
     """
     config, seed = inputs.config.models.recs, inputs.config.seed
     events = read_events(spark, inputs)
     kept = inputs.workdir / EVALUATION
-    metrics = _evaluate(spark, inputs, events, kept)
+    with list_holdout(spark, inputs, events) as holdout:
+        fit = _fit(inputs, holdout).keep(kept)
+        with _evaluation(inputs, holdout, fit) as evaluation:
+            weights = evaluation.choose()
+            weights.write(kept / _BLEND)
+            measured = evaluation.measure(weights, explore=True)
+            baseline = evaluation.measure(BlendWeights.only("popularity"))
+    metrics = _metrics(measured, baseline)
     for name, metric in metrics.items():
         log.info("recs %s: %s", name, metric.describe())
 
     catalogue = read_catalogue(spark, inputs).cache()
     everything = by_user_and_item(events, catalogue).cache()
-    fit = _fit(everything, catalogue, config, seed)
-    candidates = fit.candidates(catalogue)
-    lists = top_unseen(
-        seen_items(everything).join(fit.users, "id", "left"), candidates, config.list_size
+    released = ListFit.fit(everything, catalogue, config, seed)
+    similar = released.similar(config.similar_items)
+    with_genres = catalogue.join(
+        spark.read.parquet(inputs.paths.items).select(ITEM_ID, "genres"), ITEM_ID
     )
-    popular = spark.createDataFrame(
-        [("all", candidates.best(config.list_size).to_pylist())],
-        StructType([StructField("id", StringType()), lists.schema["value"]]),
+    popular = popular_lists(
+        everything, with_genres, config.popularity.half_life_days, config.list_size
+    )
+    users = seen_items(everything).join(released.users, "id", "left")
+    lists = top_unseen(
+        users.select("*", sf.lit(RELEASED).alias(PART), turn(inputs.run_date, seed)),
+        released.blend(catalogue, weights),
+        config.list_size,
+        released.exploration(catalogue, config, inputs.run_date, seed),
     )
     return Built(
         metrics=metrics,
-        params={**config.model_dump(exclude={"enabled"}), "seed": seed},
+        params={
+            **config.model_dump(exclude={"enabled"}),
+            "seed": seed,
+            "blend": weights.released(),
+        },
         tables=[
             Table("user_items", "ids", lists.select("id", "value")),
             Table("popular", "ids", popular),
+            Table("similar_items", "ids", similar),
             Table("titles", "text", titles(spark, inputs)),
         ],
         files={EVALUATION: kept},
@@ -80,46 +116,104 @@ def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> d
     Raises:
         DataError: an empty holdout, or a metric that is not finite.
     """
-    fit = VectorFit.read(spark, folder)
+    fit = ListFit.read(spark, folder)
+    weights = BlendWeights.read(folder / _BLEND)
+    with (
+        list_holdout(spark, inputs, read_events(spark, inputs)) as holdout,
+        _evaluation(inputs, holdout, fit) as evaluation,
+    ):
+        return evaluation.measure(weights, explore=True)
+
+
+def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Metric]]:
+    """Return the metrics of popularity, als, ease and blend on this run's holdout, by model.
+
+    The blend is as it is served, with its new items. A model that is off is left out.
+
+    Raises:
+        DataError: as :func:`build`.
+    """
     with list_holdout(spark, inputs, read_events(spark, inputs)) as holdout:
-        return _measure(inputs, holdout, fit.candidates(holdout.catalogue), fit.users)
+        fit = _fit(inputs, holdout).keep(inputs.workdir / EVALUATION)
+        with _evaluation(inputs, holdout, fit) as evaluation:
+            config = inputs.config.models.recs
+            names = ["popularity"]
+            names += [name for name in ("als", "ease") if getattr(config, name).enabled]
+            values = {name: evaluation.measure(BlendWeights.only(name)) for name in names}
+            values["blend"] = evaluation.measure(evaluation.choose(), explore=True)
+    return {name: _metrics(measured, values["popularity"]) for name, measured in values.items()}
 
 
-def _fit(pairs: DataFrame, catalogue: DataFrame, config: RecsConfig, seed: int) -> VectorFit:
-    factors = fit_factors(pairs, config, seed)
-    items = popularity(pairs, catalogue).join(factors.items, ITEM, "left")
-    return VectorFit(
-        factors.users.withColumnRenamed(USER_ID, "id"),
-        items.select(ITEM_ID, "popularity", "vector"),
+def _fit(inputs: BuildInputs, holdout: ListHoldout) -> ListFit:
+    return ListFit.fit(
+        holdout.training, holdout.catalogue, inputs.config.models.recs, inputs.config.seed
     )
 
 
-def _evaluate(
-    spark: SparkSession, inputs: BuildInputs, events: DataFrame, folder: Path
-) -> dict[str, Metric]:
-    """Fit to what is not holdout, keep that fit in `folder`, and measure it."""
-    config, seed = inputs.config.models.recs, inputs.config.seed
-    with list_holdout(spark, inputs, events) as holdout:
-        fit = _fit(holdout.training, holdout.catalogue, config, seed).keep(folder)
-        candidates = fit.candidates(holdout.catalogue)
-        measured, popular = (
-            _measure(inputs, holdout, items, fit.users)
-            for items in (candidates, candidates.by_popularity())
-        )
+def _metrics(measured: dict[str, float], baseline: dict[str, float]) -> dict[str, Metric]:
     return {
-        name: Metric(value=value, baselines={"popularity": popular[name]})
+        name: Metric(
+            value=value,
+            baselines={"popularity": baseline[name]},
+            higher_is_better=name != TOP_SHARE,
+        )
         for name, value in measured.items()
     }
 
 
-def _measure(
-    inputs: BuildInputs, holdout: ListHoldout, candidates: Candidates, vectors: DataFrame
-) -> dict[str, float]:
-    length = max(EVALUATED_LENGTH, inputs.config.models.recs.list_size)
-    lists = holdout.lists(candidates, vectors, length).cache()
-    metrics = {
-        **ranking_metrics(lists, holdout.users),
-        "coverage": coverage(lists, len(candidates.ids)),
-    }
-    lists.unpersist()
-    return metrics
+@dataclass(frozen=True)
+class _Evaluation:
+    """A fit on a holdout.
+
+    `users` are the holdout's with what the blend reads of them, `likes` item and ``popularity`` in
+    training, by `likers` users; all cached. `blend` has no weights of its own yet.
+    """
+
+    users: DataFrame
+    likes: DataFrame
+    likers: int
+    length: int
+    blend: Blend
+    exploration: Exploration | None
+
+    def choose(self) -> BlendWeights:
+        """Return the best weights on this holdout."""
+        tried = grid(als=self.blend.vectors is not None, ease=self.blend.weights is not None)
+        return choose_weights(self.users, self.blend, tried)
+
+    def measure(self, weights: BlendWeights, *, explore: bool = False) -> dict[str, float]:
+        """Return all metrics of the lists that these weights give."""
+        blend = replace(self.blend, blend=weights)
+        exploration = self.exploration if explore else None
+        lists = top_unseen(self.users, blend, self.length, exploration).cache()
+        try:
+            return {
+                **ranking_metrics(lists, self.users),
+                **exposure_metrics(lists, self.likes, len(blend.ids), self.likers),
+            }
+        finally:
+            lists.unpersist()
+
+
+@contextmanager
+def _evaluation(inputs: BuildInputs, holdout: ListHoldout, fit: ListFit) -> Iterator[_Evaluation]:
+    config, seed = inputs.config.models.recs, inputs.config.seed
+    users = (
+        holdout.users.join(fit.users, "id", "left")
+        .select("*", half(), turn(inputs.run_date, seed))
+        .cache()
+    )
+    likes = popularity(holdout.training, holdout.catalogue).cache()
+    likers = holdout.training.where(IS_POSITIVE).select(USER_ID).distinct().count()
+    try:
+        yield _Evaluation(
+            users,
+            likes,
+            likers,
+            max(EVALUATED_LENGTH, config.list_size),
+            fit.blend(holdout.catalogue, BlendWeights.only("popularity")),
+            fit.exploration(holdout.catalogue, config, inputs.run_date, seed),
+        )
+    finally:
+        for frame in (users, likes):
+            frame.unpersist()

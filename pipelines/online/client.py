@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from pipelines.online.pmml import PmmlScorer
 
 Method = Literal["embeddings", "interests", "pmml", "tf_serving"]
+#: Which unit's lists say what is similar: vectors that lie close, or what is liked together.
+SimilarSource = Literal["embeddings", "recs"]
 
 #: Which units answer which way of ranking; without a wish, the first one that is live.
 RANKING_UNITS: dict[Method, tuple[str, ...]] = {
@@ -49,6 +51,8 @@ RANKING_UNITS: dict[Method, tuple[str, ...]] = {
 _TABLES_REMEMBERED = 64
 POPULAR = "popular"
 POPULAR_ID = "all"
+#: Before a genre's name in the ids of its popular items.
+GENRE_PREFIX = "genre:"
 
 
 class ScoredItem(BaseModel):
@@ -151,21 +155,50 @@ class FerryClient:
             self._tables[unit, version] = tables
         return LiveUnit(self.online, unit, version, tables)
 
-    def recommend(self, user_id: str, count: int = 10) -> Answer:
-        """Return the user's best unseen items; popular items for a user without a list."""
+    def recommend(self, user_id: str, count: int = 10, genre: str | None = None) -> Answer:
+        """Return the user's best unseen items; popular items for a user without a list.
+
+        `genre` is for the latter alone: the most popular items of that genre, if it has any.
+        """
         live = self.live("recs")
         lists = live.read("user_items", [user_id])
         note = None
         if user_id not in lists:
-            lists = live.read(POPULAR, [POPULAR_ID])
-            note = f"user {user_id} has no list of their own: these are the most popular items"
+            lists, note = self._popular(live, genre)
+            note = (
+                f"user {user_id} has no list of their own: these are the most popular items{note}"
+            )
         ids = [str(item) for items in lists.values() for item in items][:count]
         titles = live.read("titles", ids)
         return Answer(unit=live.unit, version=live.version, items=_items(ids, titles), note=note)
 
-    def similar(self, item_id: str, count: int = 10) -> Answer:
-        """Return the items nearest to one item, most similar first, with their cosine."""
-        live = self.live("embeddings")
+    @staticmethod
+    def _popular(live: LiveUnit, genre: str | None) -> tuple[dict[str, Value], str]:
+        """Return the list to fall back on, and what to add to the note."""
+        if genre is not None:
+            lists = live.read(POPULAR, [GENRE_PREFIX + genre])
+            if lists:
+                return lists, f" of the genre {genre}"
+        why = "" if genre is None else f" (there is no list of the genre {genre})"
+        return live.read(POPULAR, [POPULAR_ID]), why
+
+    def similar(
+        self, item_id: str, count: int = 10, source: SimilarSource = "embeddings"
+    ) -> Answer:
+        """Return the items nearest to one item, most similar first.
+
+        By `embeddings` with their cosine; by `recs`, what is liked by the same users, without a
+        score.
+        """
+        live = self.live(source)
+        if source == "recs":
+            others = live.read("similar_items", [item_id]).get(item_id)
+            ids = [] if others is None else [str(item) for item in others][:count]
+            note = f"item {item_id} is unknown, or nobody liked it yet" if others is None else None
+            titles = live.read("titles", ids)
+            return Answer(
+                unit=live.unit, version=live.version, items=_items(ids, titles), note=note
+            )
         neighbours = live.read("neighbours", [item_id]).get(item_id)
         if neighbours is None:
             note = f"item {item_id} is unknown, or too rare to have a vector"

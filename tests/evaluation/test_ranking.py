@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.evaluation.ranking import NDCG, RECALL, coverage, holdout_users, ranking_metrics
+from pipelines.evaluation.ranking import (
+    NDCG,
+    RECALL,
+    exposure_metrics,
+    holdout_users,
+    ranking_metrics,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,9 +50,31 @@ def test_nobody_to_evaluate_is_refused(spark: SparkSession) -> None:
         ranking_metrics(spark.createDataFrame([], LISTS), spark.createDataFrame([], RELEVANT))
 
 
-def test_coverage_counts_each_item_once(spark: SparkSession) -> None:
-    lists = spark.createDataFrame([(1, [3, 4]), (2, [4, 5]), (3, [])], LISTS)
-    assert coverage(lists, 6) == 0.5
+def test_exposure_agrees_with_a_direct_computation(spark: SparkSession) -> None:
+    rng = np.random.default_rng(6)
+    catalogue, users = 250, 90
+    liked = {item: int(rng.integers(0, users)) for item in range(catalogue) if item % 3}
+    lists = {u: (rng.permutation(60) * 4 % catalogue)[: 1 + u % 20].tolist() for u in range(40)}
+    places = [item for items in lists.values() for item in items]
+    counts = sorted((places.count(item) for item in set(places)), reverse=True)
+    measured = exposure_metrics(
+        spark.createDataFrame([*lists.items(), (99, [])], LISTS),
+        spark.createDataFrame(list(liked.items()), "item int, popularity bigint"),
+        catalogue,
+        users,
+    )
+    surprise = [-math.log2((liked.get(item, 0) + 1) / (users + 1)) for item in places]
+    assert measured == {
+        "coverage": len(counts) / catalogue,
+        "top_share": sum(counts[:3]) / len(places),
+        "novelty": pytest.approx(float(np.mean(surprise))),
+    }
+
+
+def test_lists_without_an_item_are_refused(spark: SparkSession) -> None:
+    popularity = spark.createDataFrame([(1, 2)], "item int, popularity bigint")
+    with pytest.raises(DataError, match="lists to evaluate are all empty"):
+        exposure_metrics(spark.createDataFrame([(1, [])], LISTS), popularity, 3, 4)
 
 
 def test_what_was_seen_in_training_is_not_relevant(spark: SparkSession) -> None:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.ml.recommendation import ALS
 
-from pipelines.models.topn import Candidates, top_unseen
+from pipelines.models.interactions import number_ids
+from pipelines.models.topn import Candidates, best, top_unseen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,6 +53,39 @@ def test_agrees_with_a_direct_computation(spark: SparkSession, candidates: Candi
     answers = lists(spark, candidates, users, 10)
     for user, vector, seen in users:
         assert answers[user] == directly(candidates, np.array(vector, np.float32), seen)[:10]
+
+
+def test_agrees_with_sparks_own_lists_of_the_same_factors(spark: SparkSession) -> None:
+    rng = np.random.default_rng(8)
+    liked = sorted({(int(u), int(i)) for u, i in rng.integers(0, [30, ITEMS], (400, 2))})
+    events = spark.createDataFrame(
+        [(u, i, 1.0) for u, i in liked], "user int, item int, rating float"
+    )
+    model = ALS(
+        rank=DIMENSION, maxIter=3, implicitPrefs=True, userCol="user", itemCol="item", seed=1
+    ).fit(events)
+    expected = {
+        row["user"]: [r["item"] for r in row["recommendations"]]
+        for row in model.recommendForAllUsers(10).collect()
+    }
+
+    factors = model.itemFactors.selectExpr(
+        "bigint(id) as id", "0 as popularity", "features as vector"
+    )
+    items = factors.join(number_ids(factors, "id", "item"), "id")
+    users = model.userFactors.selectExpr(
+        "bigint(id) as id", "features as vector", "cast(array() as array<int>) as seen"
+    )
+    rows = top_unseen(users, Candidates.collect(items, "id"), 10).collect()
+    assert {row["id"]: row["value"] for row in rows} == expected
+    assert len(expected) == 30
+
+
+def test_equal_scores_go_by_item_number() -> None:
+    scores = np.array([[1, 3, 2, 2, 2, 3], [0, 0, 0, 0, 0, 0]], np.float32)
+    assert best(scores, 4).tolist() == [[1, 5, 2, 3], [0, 1, 2, 3]]
+    assert best(scores, 9).tolist() == [[1, 5, 2, 3, 4, 0], [0, 1, 2, 3, 4, 5]]
+    assert best(scores, 0).shape == (2, 0)
 
 
 def test_a_user_who_has_seen_nearly_everything_gets_all_the_rest(

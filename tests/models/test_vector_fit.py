@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.models import registry
+from pipelines.models.blend import BlendWeights, half
 from pipelines.models.interactions import read_events
+from pipelines.models.list_fit import ListFit
 from pipelines.models.stored import EVALUATION, tidy_spark_files
+from pipelines.models.topn import top_unseen
 from pipelines.models.vector_fit import VectorFit, list_holdout
 from pipelines.models_config import Unit
 from tests.models.world import World, make_world, rewrite
@@ -27,7 +30,7 @@ def test_who_and_what_the_champion_does_not_know(
     """The champion was built before one user and one item were there."""
     models: dict[str, Any] = {
         "embeddings": {"dimension": 8, "iterations": 5},
-        "recs": {"rank": 4},
+        "recs": {"als": {"rank": 4}},
     }
     earlier = make_world(tmp_path / "earlier", **models)
     stranger, novelty = world.user_id(3), world.item_id(0)
@@ -46,10 +49,16 @@ def test_who_and_what_the_champion_does_not_know(
     assert 0 < metrics["ndcg_at_10"] < 1
     assert set(metrics) <= set(built.metrics)
 
-    fit = VectorFit.read(spark, folder)
     with list_holdout(spark, inputs, read_events(spark, inputs)) as holdout:
-        candidates = fit.candidates(holdout.catalogue)
-        lists = holdout.lists(candidates, fit.users, 50).collect()
+        if unit == "recs":
+            blended = ListFit.read(spark, folder)
+            scorer = blended.blend(holdout.catalogue, BlendWeights.read(folder / "blend"))
+            users = holdout.users.join(blended.users, "id", "left").select("*", half())
+            lists = top_unseen(users, scorer, 50).collect()
+        else:
+            fit = VectorFit.read(spark, folder)
+            candidates = fit.candidates(holdout.catalogue)
+            lists = holdout.lists(candidates, fit.users, 50).collect()
     answers = {row["id"]: row["value"] for row in lists}
     known = pq.read_table(folder / "items").sort_by(
         [("popularity", "descending"), ("item_id", "ascending")]

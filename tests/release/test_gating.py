@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DAY = date(2026, 3, 1)
 ROWS = 20 * USERS
 SMALL: dict[str, Any] = {
-    "recs": {"rank": 8, "iterations": 5, "list_size": 6},
+    "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 6},
     "embeddings": {"dimension": 8, "iterations": 20, "neighbours": 5},
     "embedding_mlp": {
         "epochs": 12,
