@@ -59,13 +59,19 @@ def prepare(spark: SparkSession, tables: list[Table], folder: Path) -> PreparedT
     return prepare_tables(tables, folder, item_id_type="int64", bucket_size=32, golden_size=16)
 
 
-def build(spark: SparkSession, context: ReleaseContext, folder: Path, attempt: int) -> Manifest:
+def build(
+    spark: SparkSession,
+    context: ReleaseContext,
+    folder: Path,
+    attempt: int,
+    tables: list[Table] | None = None,
+) -> Manifest:
     version = make_version(DAY, attempt)
     plan = RunPlan(
         run_date=DAY, version=version, run_type="manual", run_id=f"run {attempt}", units=("recs",)
     )
     workdir = folder / str(version)
-    prepared = prepare(spark, lists(spark, attempt), workdir / "tables")
+    prepared = prepare(spark, tables or lists(spark, attempt), workdir / "tables")
     built = Built(
         metrics={"ndcg_at_10": Metric(value=0.1, baselines={"popularity": 0.05})}, params={}
     )
