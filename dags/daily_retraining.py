@@ -35,7 +35,7 @@ Builds every unit from all events before the end of the **run date** and puts it
 
 | unit | what goes live |
 |---|---|
-| `recs` | top items of every user and the popularity list, in Redis |
+| `recs` | top items of every user, popular and similar items, in Redis |
 | `embeddings` | item and user vectors and nearest items, in Redis |
 | `interest_ranker` | interest vectors in Redis, and a light SavedModel that reads them |
 | `ctr_pmml` | PMML in object storage, its features in Redis |

@@ -182,7 +182,7 @@ class ListFit:
         numbers = number_ids(factors, ITEM_ID, ITEM)
         candidates = Candidates.collect(factors.join(numbers, ITEM_ID), ITEM_ID)
         lengths = np.linalg.norm(candidates.vectors, axis=1, keepdims=True)
-        units = candidates.vectors / np.where(lengths > 0, lengths, 1).astype(np.float32)
+        units = (candidates.vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
         rows = items.join(numbers, ITEM_ID).select(
             sf.col(ITEM_ID).alias("id"), "vector", sf.array(ITEM).alias("seen")
         )

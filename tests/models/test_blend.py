@@ -125,7 +125,7 @@ def test_each_half_gets_the_weights_that_the_other_prefers(
     parts = {row["id"]: row["part"] for row in frame.select("id", half()).collect()}
     assert {0, 1} == set(parts.values())
     rng = np.random.default_rng(5)
-    rows = []
+    rows: list[Any] = []
     for user, part in sorted(parts.items()):
         known = {"vector": rng.normal(size=3).tolist(), "history": [f"i{rng.integers(LIKED):02}"]}
         best = int(blend.scores(batch([{**known, "part": part}]))[0].argmax())
