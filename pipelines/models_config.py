@@ -100,13 +100,37 @@ class EmbeddingsConfig(Section):
     user_half_life_days: float = Field(90.0, gt=0)
 
 
-class CtrPmmlConfig(Section):
-    """Spark ML logistic regression over the point-in-time features, exported as PMML."""
+PmmlModel = Literal["logistic_regression", "gradient_boosted_trees"]
+PMML_MODELS: tuple[PmmlModel, ...] = ("logistic_regression", "gradient_boosted_trees")
 
-    enabled: bool = True
+
+class LogisticRegressionConfig(Section):
+    """Spark ML's logistic regression with an L2 penalty."""
+
     regularization: float = Field(0.001, ge=0)
     iterations: int = Field(50, ge=1)
+    #: Quantile buckets of each number.
     buckets: int = Field(10, ge=2)
+
+
+class GradientBoostedTreesConfig(Section):
+    """Spark ML's gradient-boosted trees."""
+
+    trees: int = Field(50, ge=1)
+    depth: int = Field(5, ge=1, le=30)
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    #: Candidate splits of each number; raised to the number of categories where there are more.
+    bins: int = Field(64, ge=2)
+    min_leaf_samples: int = Field(20, ge=1)
+
+
+class CtrPmmlConfig(Section):
+    """A click model over the point-in-time features, exported as PMML."""
+
+    enabled: bool = True
+    model: PmmlModel = "gradient_boosted_trees"
+    logistic_regression: LogisticRegressionConfig = LogisticRegressionConfig()
+    gradient_boosted_trees: GradientBoostedTreesConfig = GradientBoostedTreesConfig()
 
 
 class RankerConfig(Section):

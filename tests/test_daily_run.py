@@ -168,7 +168,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     config["models"] = {
         "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10},
         "embeddings": {"dimension": 8, "iterations": 3, "neighbours": 10},
-        "ctr_pmml": {"iterations": 10},
+        "ctr_pmml": {"gradient_boosted_trees": {"trees": 5, "depth": 3}},
         "interest_ranker": {
             "dimension": 4,
             "interests": 2,

@@ -1,32 +1,19 @@
-"""Unit `ctr_pmml`: logistic regression over the point-in-time features, exported as PMML.
+"""Unit `ctr_pmml`: a click model over the point-in-time features, exported as PMML.
 
-Numbers are imputed by their median, then given to the regression twice: scaled, for what rises
-evenly, and in quantile buckets, for what does not. Genres are one-hot by place, with one more
-category for missing and unseen ones. The ids of recently liked items are left out: a linear model
-can't relate them to the candidate.
+The models are in :mod:`pipelines.models.pmml`; which of them is released is configured.
 """
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyspark.ml import Pipeline, PipelineModel
-from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import (
-    Imputer,
-    OneHotEncoder,
-    QuantileDiscretizer,
-    StandardScaler,
-    StringIndexer,
-    VectorAssembler,
-)
+from pyspark.ml import PipelineModel
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import functions as sf
 from pyspark.sql.types import StructType
 
-from pipelines.errors import DataError
 from pipelines.evaluation.scores import (
     ITEM_COUNT,
     USER_COUNT,
@@ -44,23 +31,18 @@ from pipelines.features.schema import (
     TIMESTAMP,
     USER_ID,
 )
-from pipelines.models.base import BuildInputs, Built, ScoredRequest
+from pipelines.models.base import BuildInputs, Built, Metric, ScoredRequest
+from pipelines.models.pmml import gradient_boosted_trees, logistic_regression
+from pipelines.models.pmml.inputs import INPUTS
 from pipelines.models.pmml_export import export_pmml
 from pipelines.models.stored import EVALUATION, tidy_spark_files
-from pipelines.models_config import CtrPmmlConfig
+from pipelines.models_config import PMML_MODELS, CtrPmmlConfig, PmmlModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pyspark.ml import Estimator, Transformer
     from pyspark.sql import DataFrame, SparkSession
-
-    _Stage = Estimator[Any] | Transformer
 
 log = logging.getLogger(__name__)
 
-#: The fields of the PMML.
-INPUTS = (*NUMBERS, *GENRES)
 _UNSEEN = "(unseen)"
 
 
@@ -74,23 +56,24 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     Raises:
         DataError: no samples, an empty holdout, or only one label.
     """
-    config, path = inputs.config.models.ctr_pmml, inputs.workdir / "model.pmml"
+    config, seed = inputs.config.models.ctr_pmml, inputs.config.seed
+    path = inputs.workdir / "model.pmml"
     baselines = score_baselines(inputs.paths.samples)
     samples = _read(spark, inputs).cache()
     kept = inputs.workdir / EVALUATION
-    fit(samples.where(~samples[IS_HOLDOUT]), config).save(str(kept))
+    fit(samples.where(~samples[IS_HOLDOUT]), config.model, config, seed).save(str(kept))
     tidy_spark_files(kept)
-    metrics = score_metrics(_measure(samples, kept), baselines)
+    metrics = score_metrics(_measure(PipelineModel.load(str(kept)), samples), baselines)
     for name, metric in metrics.items():
         log.info("ctr_pmml %s: %s", name, metric.describe())
 
-    released = fit(samples, config)
+    released = fit(samples, config.model, config, seed)
     export_pmml(released, StructType([samples.schema[name] for name in (LABEL, *INPUTS)]), path)
     golden = _golden(spark, released, samples, inputs.config.release.golden_size)
     samples.unpersist()
     return Built(
         metrics=metrics,
-        params=config.model_dump(exclude={"enabled"}),
+        params={"model": config.model, **getattr(config, config.model).model_dump(), "seed": seed},
         files={path.name: path, EVALUATION: kept},
         golden=golden,
     )
@@ -102,11 +85,27 @@ def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> d
     Raises:
         DataError: a score is not finite.
     """
-    return _measure(_read(spark, inputs), folder)
+    return _measure(PipelineModel.load(str(folder)), _read(spark, inputs))
 
 
-def _measure(samples: DataFrame, folder: Path) -> dict[str, float]:
-    model = PipelineModel.load(str(folder))
+def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Metric]]:
+    """Return the metrics of every model on the run's holdout, each as it is configured.
+
+    Raises:
+        DataError: as :func:`build` does.
+    """
+    baselines = score_baselines(inputs.paths.samples)
+    samples = _read(spark, inputs).cache()
+    training = samples.where(~samples[IS_HOLDOUT])
+    metrics: dict[str, dict[str, Metric]] = {}
+    for name in PMML_MODELS:
+        fitted = fit(training, name, inputs.config.models.ctr_pmml, inputs.config.seed)
+        metrics[name] = score_metrics(_measure(fitted, samples), baselines)
+    samples.unpersist()
+    return metrics
+
+
+def _measure(model: PipelineModel, samples: DataFrame) -> dict[str, float]:
     columns = (LABEL, USER_COUNT, ITEM_COUNT, "score")
     scored = score(model, samples.where(IS_HOLDOUT)).select(*columns).toArrow()
     return score_values(Scored.of(scored, scored["score"].to_numpy()))
@@ -115,64 +114,25 @@ def _measure(samples: DataFrame, folder: Path) -> dict[str, float]:
 def _read(spark: SparkSession, inputs: BuildInputs) -> DataFrame:
     samples = spark.read.parquet(inputs.paths.samples)
     numbers = [sf.col(name).cast("double").alias(name) for name in NUMBERS]
+    # Empty is missing, as it is everywhere at the edges.
+    genres = [sf.nullif(sf.col(name), sf.lit("")).alias(name) for name in GENRES]
     key = sf.xxhash64(USER_ID, ITEM_ID, TIMESTAMP).alias("key")
-    return samples.select(LABEL, IS_HOLDOUT, key, *numbers, *GENRES)
+    return samples.select(LABEL, IS_HOLDOUT, key, *numbers, *genres)
 
 
-def fit(samples: DataFrame, config: CtrPmmlConfig) -> PipelineModel:
-    """Fit the pipeline to `samples` with a label and :data:`INPUTS`.
+def fit(samples: DataFrame, model: PmmlModel, config: CtrPmmlConfig, seed: int) -> PipelineModel:
+    """Fit `model` to `samples` with a label (double) and :data:`INPUTS`.
 
-    A feature without any value is left out of the model (nothing could be imputed).
+    A feature without any value is left out of the model: there is nothing to learn from.
 
     Raises:
         DataError: no feature has a value.
     """
-    counts = samples.agg(*[sf.count(name).alias(name) for name in INPUTS]).first()
-    present = {name for name in INPUTS if counts and counts[name]}
-    if not present:
-        raise DataError("samples: no feature has a value")
-    numbers = [name for name in NUMBERS if name in present]
-    genres = [name for name in GENRES if name in present]
-    stages: list[_Stage] = [
-        *(_number_stages(numbers, config.buckets) if numbers else []),
-        *(_genre_stages(genres) if genres else []),
-        VectorAssembler(
-            inputCols=[
-                *(["scaled"] if numbers else []),
-                *[f"{name}_onehot" for name in (*numbers, *genres)],
-            ],
-            outputCol="features",
-        ),
-        LogisticRegression(
-            labelCol=LABEL, regParam=config.regularization, maxIter=config.iterations
-        ),
-    ]
-    return Pipeline(stages=stages).fit(samples)
-
-
-def _number_stages(names: Sequence[str], buckets: int) -> list[_Stage]:
-    imputed = [f"{name}_imputed" for name in names]
-    bucketed = [f"{name}_bucket" for name in names]
-    onehot = [f"{name}_onehot" for name in names]
-    return [
-        Imputer(strategy="median", inputCols=list(names), outputCols=imputed),
-        VectorAssembler(inputCols=imputed, outputCol="numbers"),
-        StandardScaler(withMean=True, inputCol="numbers", outputCol="scaled"),
-        QuantileDiscretizer(
-            numBucketsArray=[buckets] * len(names), inputCols=imputed, outputCols=bucketed
-        ),
-        OneHotEncoder(dropLast=False, inputCols=bucketed, outputCols=onehot),
-    ]
-
-
-def _genre_stages(names: Sequence[str]) -> list[_Stage]:
-    indexed = [f"{name}_index" for name in names]
-    return [
-        StringIndexer(handleInvalid="keep", inputCols=list(names), outputCols=indexed),
-        OneHotEncoder(
-            dropLast=False, inputCols=indexed, outputCols=[f"{name}_onehot" for name in names]
-        ),
-    ]
+    match model:
+        case "logistic_regression":
+            return logistic_regression.fit(samples, config.logistic_regression)
+        case "gradient_boosted_trees":
+            return gradient_boosted_trees.fit(samples, config.gradient_boosted_trees, seed)
 
 
 def score(model: PipelineModel, samples: DataFrame) -> DataFrame:
