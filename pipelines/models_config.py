@@ -87,17 +87,50 @@ class RecsConfig(Section):
         return self
 
 
-class EmbeddingsConfig(Section):
-    """item2vec: skip-gram over each user's time-ordered positives (Barkan, Koenigstein 2016)."""
+EmbeddingModel = Literal["item2vec", "graph"]
+EMBEDDING_MODELS: tuple[EmbeddingModel, ...] = ("item2vec", "graph")
 
-    enabled: bool = True
-    dimension: int = Field(32, ge=1)
+
+class Item2VecConfig(Section):
+    """Skip-gram over each user's time-ordered positives (Barkan, Koenigstein 2016)."""
+
     #: Wide, since it is what people like together that matters, not the order in which they rate.
     window: int = Field(50, ge=1)
     iterations: int = Field(10, ge=1)
+
+
+class GraphEmbeddingConfig(Section):
+    """Skip-gram over random walks from item to item: DeepWalk, or node2vec by `p` and `q`."""
+
+    #: Positives of a user that are at most this many places apart share an edge.
+    span: int = Field(20, ge=1, le=100)
+    #: Edges kept of each item, the heaviest.
+    max_neighbours: int = Field(100, ge=1, le=1000)
+    #: Walks from each item.
+    walks: int = Field(10, ge=1)
+    #: Items of a walk.
+    walk_length: int = Field(20, ge=2, le=200)
+    #: A step back has its weight divided by `p`, one to where no edge led before by `q`.
+    p: float = Field(1.0, gt=0)
+    q: float = Field(1.0, gt=0)
+    window: int = Field(5, ge=1)
+    iterations: int = Field(3, ge=1)
+
+
+class EmbeddingsConfig(Section):
+    """Vectors of items and users."""
+
+    enabled: bool = True
+    model: EmbeddingModel = "item2vec"
+    dimension: int = Field(32, ge=1)
+    #: Items with fewer positives get no vector.
     min_count: int = Field(2, ge=1)
     neighbours: int = Field(50, ge=1)
     user_half_life_days: float = Field(90.0, gt=0)
+    #: Parts that skip-gram trains on at once; with more than one, no two fits are the same.
+    partitions: int = Field(1, ge=1)
+    item2vec: Item2VecConfig = Item2VecConfig()
+    graph: GraphEmbeddingConfig = GraphEmbeddingConfig()
 
 
 PmmlModel = Literal["logistic_regression", "gradient_boosted_trees"]

@@ -167,7 +167,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
     config["models"] = {
         "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10},
-        "embeddings": {"dimension": 8, "iterations": 3, "neighbours": 10},
+        "embeddings": {"dimension": 8, "neighbours": 10, "item2vec": {"iterations": 3}},
         "ctr_pmml": {"gradient_boosted_trees": {"trees": 5, "depth": 3}},
         "interest_ranker": {
             "dimension": 4,

@@ -1,6 +1,7 @@
-"""Unit `embeddings`: item2vec vectors of items and users, and each item's nearest neighbours.
+"""Unit `embeddings`: vectors of items and users, and each item's nearest neighbours.
 
-Evaluated on a fit that has not seen the holdout, as a ranking of unseen items by cosine; what is
+The models are item2vec and a graph embedding; which of them is released is configured. Each is
+evaluated on a fit that has not seen the holdout, as a ranking of unseen items by cosine; what is
 released is a fit with the same parameters on everything.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,22 +19,58 @@ from pyspark.sql import functions as sf
 
 from pipelines.errors import DataError
 from pipelines.evaluation.ranking import EVALUATED_LENGTH, RECALL, ranking_metrics
-from pipelines.features.schema import IS_HOLDOUT, ITEM_ID, USER_ID
+from pipelines.features.schema import IS_HOLDOUT, ITEM_ID, TIMESTAMP, USER_ID
 from pipelines.models.base import BuildInputs, Built, Metric, Table
-from pipelines.models.interactions import ITEM, number_ids, read_events, titles
-from pipelines.models.item2vec import fit_embeddings
+from pipelines.models.genre_agreement import genre_agreement
+from pipelines.models.graph_embedding import graph_embedding
+from pipelines.models.interactions import IS_POSITIVE, ITEM, number_ids, read_events, titles
+from pipelines.models.item2vec import item2vec
 from pipelines.models.popularity import popularity
 from pipelines.models.stored import EVALUATION
 from pipelines.models.topn import Candidates, top_unseen
+from pipelines.models.user_vectors import user_vectors
 from pipelines.models.vector_fit import ListHoldout, VectorFit, list_holdout
+from pipelines.models_config import EMBEDDING_MODELS, EmbeddingModel, EmbeddingsConfig
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 log = logging.getLogger(__name__)
 
-#: Neighbours looked at, and random partners drawn, for each item in the comparison of genres.
-_PAIRS_PER_ITEM = 10
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors of length 1 (array<float>): item_id, vector and user_id, vector."""
+
+    items: DataFrame
+    users: DataFrame
+
+
+def fit_embeddings(
+    events: DataFrame, model: EmbeddingModel, config: EmbeddingsConfig, seed: int
+) -> Embeddings:
+    """Fit `model`'s item vectors to the positives among `events`, and derive the users' from them.
+
+    `events` has user_id, item_id, timestamp and is_positive. Items with fewer than
+    ``config.min_count`` positives get no vector, nor do users without an item that has one.
+    The same events and seed give the same vectors, if ``config.partitions`` is 1.
+
+    Raises:
+        DataError: no item has enough positives, or, for a graph, no two of them have a user.
+    """
+    positives = events.where(IS_POSITIVE).select(USER_ID, ITEM_ID, TIMESTAMP)
+    enough = positives.groupBy(ITEM_ID).count().where(sf.col("count") >= config.min_count)
+    kept = positives.join(enough.select(ITEM_ID), ITEM_ID).cache()
+    if kept.isEmpty():
+        raise DataError(
+            f"{model}: no item has {config.min_count} positive events (models.embeddings.min_count)"
+        )
+    match model:
+        case "item2vec":
+            items = item2vec(kept, config, seed)
+        case "graph":
+            items = graph_embedding(kept, config, seed)
+    return Embeddings(items, user_vectors(kept, items, config.user_half_life_days))
 
 
 def build(spark: SparkSession, inputs: BuildInputs) -> Built:
@@ -41,14 +78,15 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
 
     Raises:
         DataError: no events, no positive ones, an empty holdout, or fewer than two items with
-            enough positives.
+            a vector.
     """
     config, seed = inputs.config.models.embeddings, inputs.config.seed
     events = read_events(spark, inputs).cache()
     kept = inputs.workdir / EVALUATION
-    metrics = _evaluate(spark, inputs, events, kept)
+    fitted = fit_embeddings(events.where(~events[IS_HOLDOUT]), config.model, config, seed)
+    metrics = _evaluate(spark, inputs, events, fitted, kept)
 
-    released = fit_embeddings(events, config, seed)
+    released = fit_embeddings(events, config.model, config, seed)
     items, users = released.items.cache(), released.users
     neighbours = nearest(items, config.neighbours).cache()
     metrics["neighbours_sharing_a_genre"] = _genre_agreement(spark, inputs, neighbours)
@@ -57,7 +95,7 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     events.unpersist()
     return Built(
         metrics=metrics,
-        params={**config.model_dump(exclude={"enabled"}), "seed": seed},
+        params=_params(config, seed),
         tables=[
             Table("item_vectors", "vector", _named(items, ITEM_ID)),
             Table("user_vectors", "vector", _named(users, USER_ID)),
@@ -66,6 +104,38 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
         ],
         files={EVALUATION: kept},
     )
+
+
+def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Metric]]:
+    """Return the metrics of every model on the run's holdout, each as it is configured.
+
+    Here the neighbours are those of the fit that is evaluated: none is made for a release.
+
+    Raises:
+        DataError: as :func:`build` does.
+    """
+    config, seed = inputs.config.models.embeddings, inputs.config.seed
+    events = read_events(spark, inputs).cache()
+    metrics: dict[str, dict[str, Metric]] = {}
+    for model in EMBEDDING_MODELS:
+        fitted = fit_embeddings(events.where(~events[IS_HOLDOUT]), model, config, seed)
+        neighbours = nearest(fitted.items.cache(), config.neighbours)
+        metrics[model] = {
+            **_evaluate(spark, inputs, events, fitted, inputs.workdir / model),
+            "neighbours_sharing_a_genre": _genre_agreement(spark, inputs, neighbours),
+        }
+    events.unpersist()
+    return metrics
+
+
+def _params(config: EmbeddingsConfig, seed: int) -> dict[str, object]:
+    """Return what the manifest says of the fit: the settings of the chosen model only."""
+    shared = config.model_dump(exclude={"enabled", *EMBEDDING_MODELS})
+    return {**shared, **getattr(config, config.model).model_dump(), "seed": seed}
+
+
+def _genre_agreement(spark: SparkSession, inputs: BuildInputs, neighbours: DataFrame) -> Metric:
+    return genre_agreement(spark.read.parquet(inputs.paths.items), neighbours)
 
 
 def _named(vectors: DataFrame, key: str) -> DataFrame:
@@ -83,7 +153,7 @@ def nearest(items: DataFrame, size: int) -> DataFrame:
     numbered = items.join(number_ids(items, ITEM_ID, ITEM), ITEM_ID)
     candidates = Candidates.collect(numbered.withColumn("popularity", sf.lit(0)), ITEM_ID)
     if len(candidates.ids) < 2:
-        raise DataError("item2vec: fewer than two items have a vector: there are no neighbours")
+        raise DataError("embeddings: fewer than two items have a vector: there are no neighbours")
     rows = numbered.select(
         sf.col(ITEM_ID).alias("id"), "vector", sf.array(sf.col(ITEM)).alias("seen")
     )
@@ -106,17 +176,19 @@ def _measure(holdout: ListHoldout, candidates: Candidates, vectors: DataFrame) -
 
 
 def _evaluate(
-    spark: SparkSession, inputs: BuildInputs, events: DataFrame, folder: Path
+    spark: SparkSession,
+    inputs: BuildInputs,
+    events: DataFrame,
+    fitted: Embeddings,
+    folder: Path,
 ) -> dict[str, Metric]:
-    """Fit to what is not holdout, keep that fit in `folder`, and measure it."""
-    config, seed = inputs.config.models.embeddings, inputs.config.seed
-    fitted = fit_embeddings(events.where(~events[IS_HOLDOUT]), config, seed)
+    """Keep in `folder` what is `fitted` to all but the holdout, and measure it."""
     with list_holdout(spark, inputs, events) as holdout:
         items = popularity(holdout.training, holdout.catalogue).join(fitted.items, ITEM_ID, "left")
         fit = VectorFit(fitted.users.withColumnRenamed(USER_ID, "id"), items).keep(folder)
         exact = fit.candidates(holdout.catalogue)
         measured = _measure(holdout, exact, fit.users)
-        chance = np.random.default_rng(seed).random(len(exact.ids))
+        chance = np.random.default_rng(inputs.config.seed).random(len(exact.ids))
         baselines = {
             "popularity": _measure(holdout, exact.by_popularity(), fit.users),
             "random": _measure(holdout, exact.by_popularity(chance), fit.users),
@@ -128,6 +200,9 @@ def _evaluate(
         name: Metric(value=value, baselines={n: b[name] for n, b in baselines.items()})
         for name, value in measured.items()
     }
+    if baselines["random"][RECALL] > 0:
+        ratio = measured[RECALL] / baselines["random"][RECALL]
+        metrics[f"{RECALL}_over_random"] = Metric(value=ratio, baselines={"random": 1.0})
     metrics[f"{RECALL}_as_stored"] = Metric(
         value=stored[RECALL], baselines={"float32": measured[RECALL]}
     )
@@ -144,39 +219,3 @@ def _as_float16(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
         rounded = pa.ListArray.from_arrays(offsets, values)
         yield pa.RecordBatch.from_arrays([batch["id"], rounded], ["id", "vector"])
-
-
-def _genre_agreement(spark: SparkSession, inputs: BuildInputs, neighbours: DataFrame) -> Metric:
-    """Return the share of nearest neighbours with a common genre, beside that of random pairs."""
-    genres = (
-        spark.read.parquet(inputs.paths.items)
-        .where(sf.size("genres") > 0)
-        .select(ITEM_ID, "genres")
-        .join(neighbours.select(sf.col("id").alias(ITEM_ID)), ITEM_ID)
-    )
-    numbered = genres.join(number_ids(genres, ITEM_ID, ITEM), ITEM_ID).cache()
-    count = numbered.count()
-    if count < 2:
-        raise DataError("embeddings: fewer than two items with a vector have a genre")
-    nearest_pairs = neighbours.select(
-        sf.col("id").alias("left"),
-        sf.explode(sf.slice("value", 1, _PAIRS_PER_ITEM)).alias("right"),
-    )
-    draws = [
-        sf.pmod(sf.xxhash64(ITEM, sf.lit(i)), sf.lit(count)).cast("int")
-        for i in range(_PAIRS_PER_ITEM)
-    ]
-    drawn = numbered.select(sf.col(ITEM_ID).alias("left"), sf.explode(sf.array(*draws)).alias(ITEM))
-    random_pairs = drawn.join(numbered, ITEM).select("left", sf.col(ITEM_ID).alias("right"))
-    shares = [_share_with_common_genre(p, numbered) for p in (nearest_pairs, random_pairs)]
-    numbered.unpersist()
-    return Metric(value=shares[0], baselines={"random pairs": shares[1]})
-
-
-def _share_with_common_genre(pairs: DataFrame, genres: DataFrame) -> float:
-    left = genres.select(sf.col(ITEM_ID).alias("left"), sf.col("genres").alias("left_genres"))
-    right = genres.select(sf.col(ITEM_ID).alias("right"), sf.col("genres").alias("right_genres"))
-    overlap = sf.arrays_overlap("left_genres", "right_genres").cast("double")
-    both = pairs.where("left != right").join(left, "left").join(right, "right")
-    row = both.agg(sf.avg(overlap)).first()
-    return float(row[0]) if row and row[0] is not None else 0.0

@@ -29,7 +29,7 @@ def test_who_and_what_the_champion_does_not_know(
 ) -> None:
     """The champion was built before one user and one item were there."""
     models: dict[str, Any] = {
-        "embeddings": {"dimension": 8, "iterations": 5},
+        "embeddings": {"dimension": 8, "item2vec": {"iterations": 5}},
         "recs": {"als": {"rank": 4}},
     }
     earlier = make_world(tmp_path / "earlier", **models)
