@@ -70,7 +70,8 @@ class BlendWeights:
 
     def released(self) -> dict[str, float]:
         """Return the released weights by component."""
-        return dict(zip(COMPONENTS, np.round(self.values[RELEASED], 6).tolist(), strict=True))
+        row = self.values[RELEASED].tolist()
+        return {name: round(value, 6) for name, value in zip(COMPONENTS, row, strict=True)}
 
     def write(self, folder: Path) -> None:
         """Keep the weights in `folder`."""
