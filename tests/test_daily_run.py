@@ -168,7 +168,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     config["models"] = {
         "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10},
         "embeddings": {"dimension": 8, "neighbours": 10, "item2vec": {"iterations": 3}},
-        "ctr_pmml": {"gradient_boosted_trees": {"trees": 5, "depth": 3}},
+        "ctr_pmml": {
+            "model": "logistic_regression",
+            "logistic_regression": {"iterations": 10},
+        },
         "interest_ranker": {
             "dimension": 4,
             "interests": 2,
