@@ -28,6 +28,8 @@ VECTOR_INPUTS = (INTERESTS, ITEM_VECTOR)
 
 Row = dict[str, Any]
 
+_UNSEEN: Row = {name: 0 for name in NUMBERS if name.endswith("_count")}
+
 
 def candidate_rows(
     user_id: str,
@@ -36,12 +38,13 @@ def candidate_rows(
 ) -> list[Row]:
     """Return one row of raw features per candidate item, in the order of `items`.
 
-    Unknown users and items (None) get rows in which every feature is missing.
+    Unknown users and items (None) get what training saw of the first event of one: counts of 0,
+    every other feature missing.
     """
-    user_part = {name: (user or {}).get(name) for name in USER_FEATURES}
+    user_part = {name: (user or _UNSEEN).get(name) for name in USER_FEATURES}
     rows = []
     for item_id, item in items.items():
-        item_part = {name: (item or {}).get(name) for name in ITEM_FEATURES}
+        item_part = {name: (item or _UNSEEN).get(name) for name in ITEM_FEATURES}
         rows.append({USER_ID: user_id, ITEM_ID: item_id, **user_part, **item_part})
     return rows
 
