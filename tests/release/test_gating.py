@@ -35,7 +35,8 @@ DAY = date(2026, 3, 1)
 ROWS = 20 * USERS
 SMALL: dict[str, Any] = {
     "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 6},
-    "embeddings": {"dimension": 8, "iterations": 20, "neighbours": 5},
+    "embeddings": {"dimension": 8, "neighbours": 5, "item2vec": {"iterations": 20}},
+    "ctr_pmml": {"gradient_boosted_trees": {"trees": 6, "depth": 3, "min_leaf_samples": 5}},
     "embedding_mlp": {
         "epochs": 12,
         "batch_size": 32,
