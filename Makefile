@@ -42,10 +42,11 @@ status: setup ## Show what is running, and where
 test: setup ## Run all tests
 	@$(WITH_JAVA) .venv/bin/python -m pytest $(PYTEST_ARGS)
 
-bench: setup ## Measure publishing, lookups, switches and rollbacks (some minutes)
+bench: setup ## Measure publishing, lookups, switches, rollbacks and training (an hour)
 	@.venv/bin/python -m benchmarks.publish
 	@.venv/bin/python -m benchmarks.lookup
 	@.venv/bin/python -m benchmarks.switch
+	@.venv/bin/python -m benchmarks.training
 
 lint: setup ## Check style and types
 	@.venv/bin/ruff check .

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pipelines.cli_output import JsonFlag, console, print_json, say
-from pipelines.comparison import DECIDING, Comparison, compare, find_run
+from pipelines.cli_output import JsonFlag, aligned, print_json, say
+from pipelines.comparison import Comparison, compare, find_run
 from pipelines.config import Settings, load_pipeline_config, load_settings
 from pipelines.errors import ConfigError
 from pipelines.lake import RunPaths
@@ -83,21 +82,18 @@ def _compare(settings: Settings, day: date, units: tuple[Unit, ...]) -> Comparis
 def _show(comparison: Comparison) -> None:
     for choice in comparison.choices:
         results = comparison.of_kind(choice.kind)
-        names = list(dict.fromkeys(n for r in results for n in r.metrics if "_as_" not in n))
-        # What matters most first, so that a narrow terminal cuts off the rest.
-        names.sort(key=lambda n: (n not in DECIDING[choice.kind], "_new_" in n or "_rare_" in n))
-        shown = names[:5]
-        table = Table("model", *shown, "unit", "seconds", title=choice.kind, title_justify="left")
+        names = list(dict.fromkeys(name for r in results for name in r.metrics))
+        rows = [[choice.kind, *names, "unit", "seconds"]]
         for result in results:
             cells = [
                 f"{result.metrics[name].value:.4f}" if name in result.metrics else ""
-                for name in shown
+                for name in names
             ]
-            style = "bold" if result.model == choice.model else None
-            table.add_row(result.model, *cells, result.unit, f"{result.seconds:.0f}", style=style)
-        console.print(table)
+            rows.append([result.model, *cells, result.unit, f"{result.seconds:.0f}"])
+        for line in aligned(rows):
+            say(line)
         for result in results:
             if result.error:
                 say(f"{result.model}: {result.error}", "red")
-        say(f"serve {choice.model or 'none of them'}: {choice.why}")
+        say(f"serve {choice.model or 'none of them'}: {choice.why}", "bold")
         say("")

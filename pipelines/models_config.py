@@ -224,7 +224,7 @@ class DinConfig(RankerConfig):
     """Deep interest network."""
 
     #: Hidden layers of the activation unit.
-    attention: tuple[int, ...] = (32, 16)
+    attention: tuple[int, ...] = (8,)
 
 
 class DienConfig(RankerConfig):

@@ -18,6 +18,7 @@ from pipelines.models.rankers.training import Trainer  # Before TensorFlow: it s
 import keras
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow as tf
 from keras import ops
@@ -154,9 +155,7 @@ class InterestEncoder:
 
         `user_features` is read in parts, so that memory does not grow with the users.
         """
-        has_history = pa.compute.field(USER_HISTORY).is_valid() & (
-            pa.compute.list_value_length(pa.compute.field(USER_HISTORY)) > 0
-        )
+        has_history = pc.list_value_length(pc.field(USER_HISTORY)) > 0
         tables = Samples(user_features).tables(
             has_history, [USER_ID, USER_HISTORY], _ENCODED_AT_ONCE
         )

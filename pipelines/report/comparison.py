@@ -46,7 +46,7 @@ def render(comparison: Comparison) -> str:
 def _section(comparison: Comparison, kind: Kind) -> dict[str, Any]:
     results = comparison.of_kind(kind)
     names = list(dict.fromkeys(name for result in results for name in result.metrics))
-    plots = [plot for plot in (_bars(kind, results), _scatter(kind, results)) if plot]
+    plots = [plot for plot in (_ranking(kind, results), _scatter(kind, results)) if plot]
     return {
         "kind": kind,
         "title": _TITLES[kind],
@@ -57,17 +57,25 @@ def _section(comparison: Comparison, kind: Kind) -> dict[str, Any]:
     }
 
 
-def _bars(kind: Kind, results: Sequence[ModelResult]) -> Markup | None:
-    """Plot the deciding metric of each model, and its baselines as lines across."""
+def _ranking(kind: Kind, results: Sequence[ModelResult]) -> Markup | None:
+    """Plot the deciding metric of each model, and its baselines as lines."""
     name = DECIDING[kind][0]
     shown = [result for result in results if name in result.metrics][::-1]
     if not shown:
         return None
     figure, axes = _figure(max(2.0, 0.4 * len(shown) + 1.2))
     values = [result.metrics[name].value for result in shown]
-    axes.barh([_label(result.model) for result in shown], values, color="#3b6ea5", height=0.6)
+    # Points and not bars: the axis does not begin at 0, or nothing could be told apart.
+    axes.scatter(values, [_label(result.model) for result in shown], color="#3b6ea5", s=40)
     for place, value in enumerate(values):
-        axes.annotate(f" {value:.4f}", (value, place), va="center", fontsize=8)
+        axes.annotate(
+            f"{value:.4f}",
+            (value, place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     baselines = {
         baseline: value
         for result in shown

@@ -43,7 +43,7 @@ def test_tables_choices_and_plots_are_there() -> None:
     html = page()
     assert "Serve <b>ease</b>: ndcg_at_10 0.1321 (popularity 0.0834)." in html
     assert "popularity 0.0834" in html
-    # One plot of bars for each kind, and one of two metrics where there are both.
+    # One plot of the models for each kind, and one of two metrics where there are both.
     assert html.count("<svg") == 3
     assert html.index("Recommendation lists") < html.index("Rankers and PMML pipelines")
 

@@ -39,7 +39,7 @@ def network(
     evolved = keras.layers.RNN(AttentionalGruCell(config.dimension), name="evolution")(
         ops.concatenate([states, ops.expand_dims(attention, -1)], axis=-1), mask=is_there
     )
-    everything = ops.concatenate([evolved, *known.of_user, *known.of_item], axis=1)
+    everything = ops.concatenate([evolved, *known.of_user_alone, *known.of_item], axis=1)
     hidden = perceptron(everything, config.hidden, config.dropout, seed)
     return keras.Model(inputs, probability(keras.layers.Dense(1)(hidden)))
 

@@ -161,8 +161,13 @@ class Vectors:
 
     @property
     def of_user(self) -> list[Any]:
-        """All that is known of the user, the order of the history apart."""
+        """All that is known of the user, with the mean of the latest items for the history."""
         return [self.user, self.recent, self.user_genres, self.user_numbers]
+
+    @property
+    def of_user_alone(self) -> list[Any]:
+        """All that is known of the user but for the history."""
+        return [self.user, self.user_genres, self.user_numbers]
 
     @property
     def of_item(self) -> list[Any]:

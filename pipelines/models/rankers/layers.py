@@ -68,7 +68,7 @@ class ActivationUnit(keras.layers.Layer):  # type: ignore[misc]
     are not normalised, so that the intensity of interest is kept; padding gets exactly 0.
     """
 
-    def __init__(self, hidden: Sequence[int] = (32, 16), **kwargs: Any) -> None:
+    def __init__(self, hidden: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self._layers_of_unit = [keras.layers.Dense(size, activation="relu") for size in self.hidden]
