@@ -6,13 +6,14 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
 from pipelines.comparison import Kind, ModelResult, choose, compare, find_run
 from pipelines.data.contract import DataSummary
 from pipelines.lake import Lake
 from pipelines.models.base import Metric
-from tests.models.world import make_world
+from tests.models.world import make_world, rewrite
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -95,12 +96,18 @@ def test_a_model_that_fails_is_named_and_the_others_are_compared(
     world = make_world(tmp_path / "w", neural_cf=small)
     inputs = world.inputs(tmp_path / "work")
     SUMMARY.save(inputs.paths.data_summary)
-    (world.root / "events" / "part-0.parquet").unlink()
+
+    def disliked(events: pa.Table) -> pa.Table:
+        place = events.schema.get_field_index("rating")
+        return events.set_column(place, "rating", pa.array([1.0] * len(events)))
+
+    rewrite(world, "events", disliked)
     lines: list[str] = []
     found = compare(spark, inputs.config, inputs.paths, DAY, ["recs", "neural_cf"], lines.append)
     failed, measured = found.results
     assert (failed.unit, failed.metrics) == ("recs", {})
-    assert failed.error
+    assert failed.error is not None
+    assert "no training positives" in failed.error
     assert failed.error in lines[0]
     assert measured.model == "neural_cf"
     assert {"auc", "log_loss", "calibration_error"} <= set(measured.metrics)
