@@ -79,6 +79,7 @@ def _samples(rng: np.random.Generator, size: int, users: int, items: int) -> pa.
 
 
 def _trainer(unit: str, samples: Path, folder: Path) -> Any:
+    folder.mkdir(exist_ok=True)
     import importlib
 
     from pipelines.models.rankers.encoded import Shape
@@ -100,15 +101,18 @@ def _trainer(unit: str, samples: Path, folder: Path) -> Any:
 
 def measure(unit: str, samples: Path, folder: Path, repetitions: int) -> dict[str, float]:
     """Return medians: rows a second from disk, from memory, and of the encoding."""
-    import tensorflow as tf
-
     trainer = _trainer(unit, samples, folder)
     started = time.perf_counter()
     statistics = trainer.learn(None)
-    encoded = trainer.encode(None, "all", statistics)
-    encode_seconds = time.perf_counter() - started
-    size = trainer.config.batch_size
-    model = trainer.compiled(statistics)
+    with trainer.encoded(None, statistics) as encoded:
+        encode_seconds = time.perf_counter() - started
+        model = trainer.compiled(statistics)
+        figures = _take_turns(model, encoded, trainer.config.batch_size, repetitions)
+    return {**figures, "encoded_rows_per_second": encoded.rows / encode_seconds}
+
+
+def _take_turns(model: Any, encoded: Any, size: int, repetitions: int) -> dict[str, float]:
+    import tensorflow as tf
 
     blocks = list(encoded.dataset(encoded.rows))
     columns = {n: tf.concat([block[n] for block, _ in blocks], 0) for n in blocks[0][0]}
@@ -140,7 +144,6 @@ def measure(unit: str, samples: Path, folder: Path, repetitions: int) -> dict[st
         "disk_rows_per_second": encoded.rows / median(seconds["disk"]),
         "memory_rows_per_second": encoded.rows / median(seconds["memory"]),
         "share": median(memory / disk for memory, disk in pairs),
-        "encoded_rows_per_second": encoded.rows / encode_seconds,
     }
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.models.rankers.training import Trainer  # Before TensorFlow: it sets how that starts.
+# Before TensorFlow: it sets how that starts.
+from pipelines.models.rankers.training import Fitted, Trainer
 
 # isort: split
-import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,8 +49,8 @@ from pipelines.models.rankers.encoded import (
 from pipelines.models.rankers.export import Served, add_warmup, tensors
 from pipelines.models.rankers.inputs import genre_lookup, raw_numbers
 from pipelines.models.rankers.interests import ENCODER, LIGHT, item_vectors, network, unknown_item
-from pipelines.models.rankers.samples import HOLDOUT, Samples, Statistics
-from pipelines.models.rankers.unit import evaluate_trainer, measure_stored
+from pipelines.models.rankers.samples import HOLDOUT, Samples
+from pipelines.models.rankers.unit import Evaluated, evaluate, measure_stored
 from pipelines.models.stored import EVALUATION
 from pipelines.online.ranking_inputs import INTERESTS, ITEM_VECTOR, is_user_input, light_row
 
@@ -76,27 +76,23 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     """
     trainer = make_trainer(inputs)
     kept = inputs.workdir / EVALUATION
-    metrics, epochs, evaluated, statistics = evaluate_trainer(trainer, inputs, kept)
-    metrics["auc_as_stored"] = _as_stored(trainer, evaluated, statistics, metrics["auc"].value)
+    evaluated = evaluate(trainer, inputs, kept)
+    metrics = {**evaluated.metrics, "auc_as_stored": _as_stored(trainer, evaluated)}
     for name, metric in metrics.items():
         log.info("%s %s: %s", UNIT, name, metric.describe())
 
-    released, statistics = trainer.fit(None, epochs, "to release")
-    light = LightModel(released, statistics)
-    encoder = InterestEncoder(released, statistics, trainer.shape)
+    released = trainer.fit(None, evaluated.epochs, "to release")
+    light = LightModel(released)
+    encoder = InterestEncoder(released, trainer.shape)
     users = encoder.write(inputs.paths.user_features, inputs.workdir / "interests.parquet")
-    items = write_item_vectors(released, statistics, inputs.workdir / "item_vectors.parquet")
-    golden = _golden_rows(inputs, encoder, released, statistics)
+    items = write_item_vectors(released, inputs.workdir / "item_vectors.parquet")
+    golden = _golden_rows(inputs, encoder, released)
     folder = inputs.workdir / "saved_model"
     light.write(folder)
     add_warmup(folder, UNIT, golden, LIGHT_INPUTS)
     return Built(
         metrics=metrics,
-        params={
-            **trainer.config.model_dump(mode="json", exclude={"enabled"}),
-            "seed": trainer.seed,
-            "chosen_epochs": epochs,
-        },
+        params=trainer.params(evaluated.epochs),
         tables=[
             Table("interests", "vector", spark.read.parquet(str(users))),
             Table("item_vectors", "vector", spark.read.parquet(str(items))),
@@ -121,7 +117,7 @@ def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Met
     Raises:
         DataError: as :func:`build`.
     """
-    return {UNIT: evaluate_trainer(make_trainer(inputs), inputs, inputs.workdir / EVALUATION)[0]}
+    return {UNIT: evaluate(make_trainer(inputs), inputs, inputs.workdir / EVALUATION).metrics}
 
 
 def make_trainer(inputs: BuildInputs) -> Trainer:
@@ -140,14 +136,14 @@ def make_trainer(inputs: BuildInputs) -> Trainer:
 class InterestEncoder:
     """The half of a network that runs offline."""
 
-    def __init__(self, model: keras.Model, statistics: Statistics, shape: Shape) -> None:
-        self._encoder = model.get_layer(ENCODER)
-        self._statistics = statistics
+    def __init__(self, fitted: Fitted, shape: Shape) -> None:
+        self._encoder = fitted.network.get_layer(ENCODER)
+        self._items = fitted.statistics.items
         self._length = shape.history
 
     def __call__(self, histories: pa.ChunkedArray) -> Any:
         """Return interests [n, M * d] float32 of lists of items, newest first."""
-        encoded = encode_lists(histories, self._statistics.items, self._length)
+        encoded = encode_lists(histories, self._items, self._length)
         return np.asarray(self._encoder.predict_on_batch(encoded))
 
     def write(self, user_features: str, path: Path) -> Path:
@@ -164,9 +160,10 @@ class InterestEncoder:
         )
 
 
-def write_item_vectors(model: keras.Model, statistics: Statistics, path: Path) -> Path:
+def write_item_vectors(fitted: Fitted, path: Path) -> Path:
     """Write ``id`` and ``value`` of all items of the vocabulary to one Parquet file."""
-    return _write_vectors(iter([(statistics.items, item_vectors(model)[RESERVED:])]), path)
+    vectors = item_vectors(fitted.network)[RESERVED:]
+    return _write_vectors(iter([(fitted.statistics.items, vectors)]), path)
 
 
 def _write_vectors(parts: Iterator[tuple[Any, Any]], path: Path) -> Path:
@@ -188,14 +185,15 @@ def _write_vectors(parts: Iterator[tuple[Any, Any]], path: Path) -> Path:
 class LightModel(Served):
     """The half that is served: raw inputs, among them the two vectors, to scores."""
 
-    def __init__(self, model: keras.Model, statistics: Statistics) -> None:
+    def __init__(self, fitted: Fitted) -> None:
         super().__init__()
-        self.light = model.get_layer(LIGHT)
-        self.genres = genre_lookup(statistics)
+        self.light = fitted.network.get_layer(LIGHT)
+        self.genres = genre_lookup(fitted.statistics)
+        unknown = unknown_item(fitted.network)
         self._unknown_item = self.add_weight(
-            shape=unknown_item(model).shape, name="unknown_item", trainable=False
+            shape=unknown.shape, name="unknown_item", trainable=False
         )
-        self._unknown_item.assign(unknown_item(model))
+        self._unknown_item.assign(unknown)
         self._sizes = {name: self.light.input[name].shape[1] for name in (INTERESTS, ITEM_VECTOR)}
 
     @property
@@ -235,24 +233,23 @@ class LightModel(Served):
         return self(rows)
 
 
-def _as_stored(
-    trainer: Trainer, model: keras.Model, statistics: Statistics, exact: float
-) -> Metric:
+def _as_stored(trainer: Trainer, evaluated: Evaluated) -> Metric:
     """Return the AUC with both vectors rounded to float16, as Redis keeps them."""
-    encoder, light = model.get_layer(ENCODER), model.get_layer(LIGHT)
-    vectors = _rounded(item_vectors(model))
-    encoded = trainer.encode(HOLDOUT, "holdout", statistics)
+    network = evaluated.fitted.network
+    encoder, light = network.get_layer(ENCODER), network.get_layer(LIGHT)
+    vectors = _rounded(item_vectors(network))
     labels, scores = [], []
-    for batch, label in encoded.dataset(_ENCODED_AT_ONCE):
-        given = {
-            INTERESTS: tf.constant(_rounded(encoder(batch[HISTORY], training=False))),
-            ITEM_VECTOR: tf.constant(vectors[batch[ITEM].numpy()]),
-            **{name: batch[name] for name in (OF_USER, OF_ITEM, NUMBERS_IN)},
-        }
-        labels.append(label.numpy().astype(float))
-        scores.append(np.asarray(light(given, training=False)).astype(float))
+    with trainer.encoded(HOLDOUT, evaluated.fitted.statistics) as encoded:
+        for batch, label in encoded.dataset(_ENCODED_AT_ONCE):
+            given = {
+                INTERESTS: tf.constant(_rounded(encoder(batch[HISTORY], training=False))),
+                ITEM_VECTOR: tf.constant(vectors[batch[ITEM].numpy()]),
+                **{name: batch[name] for name in (OF_USER, OF_ITEM, NUMBERS_IN)},
+            }
+            labels.append(label.numpy().astype(float))
+            scores.append(np.asarray(light(given, training=False)).astype(float))
     stored = auc(np.concatenate(labels), np.concatenate(scores))
-    return Metric(value=stored, baselines={"float32": exact})
+    return Metric(value=stored, baselines={"float32": evaluated.metrics["auc"].value})
 
 
 def _rounded(vectors: Any) -> Any:
@@ -260,18 +257,19 @@ def _rounded(vectors: Any) -> Any:
 
 
 def _golden_rows(
-    inputs: BuildInputs, encoder: InterestEncoder, model: keras.Model, statistics: Statistics
+    inputs: BuildInputs, encoder: InterestEncoder, fitted: Fitted
 ) -> list[dict[str, Any]]:
     """Return raw inputs as a client will send them: nothing known, then users with items."""
     size = inputs.config.release.golden_size
     users = Samples(inputs.paths.user_features).head(size, [USER_ID, USER_HISTORY, *USER_FEATURES])
     items = Samples(inputs.paths.item_features).head(size, [ITEM_ID, *ITEM_FEATURES])
-    history_type = pa.list_(statistics.items.type)
+    known_items = fitted.statistics.items
+    history_type = pa.list_(known_items.type)
     interests = _rounded(
         encoder(pa.chunked_array([pa.array([u[USER_HISTORY] for u in users], history_type)]))
     )
-    vectors = _rounded(item_vectors(model))
-    places = {item: place for place, item in enumerate(statistics.items.to_pylist(), RESERVED)}
+    vectors = _rounded(item_vectors(fitted.network))
+    places = {item: place for place, item in enumerate(known_items.to_pylist(), RESERVED)}
     missing_item = [None] * vectors.shape[1]
     nothing: dict[str, Any] = dict.fromkeys(LIGHT_INPUTS)
     rows = [{**nothing, INTERESTS: [None] * interests.shape[1], ITEM_VECTOR: missing_item}]

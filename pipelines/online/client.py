@@ -7,35 +7,19 @@ answer and a note that says which.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import Settings
-from pipelines.errors import ConfigError, ReleaseError, ServiceError
-from pipelines.features.schema import ITEM_FEATURES, USER_FEATURES, USER_HISTORY
+from pipelines.errors import ConfigError
 from pipelines.models_config import RANKERS
-from pipelines.online.layout import TableMeta, Value
-from pipelines.online.ranking_inputs import (
-    Row,
-    candidate_rows,
-    light_row,
-    pmml_rows,
-    rank_inputs,
-    serving_inputs,
-)
-from pipelines.online.store import OnlineStore, parse_feature_row
-from pipelines.online.tf_serving import DEFAULT_SIGNATURE, RANK_SIGNATURE, Inputs, ModelServer
-from pipelines.release.manifest import PMML_FILE
-from pipelines.release.objects import ObjectStore
-from pipelines.release.registry import Registry
-
-if TYPE_CHECKING:
-    from pipelines.online.pmml import PmmlScorer
+from pipelines.online.layout import Value
+from pipelines.online.live import LiveUnit, LiveUnits
+from pipelines.online.scoring import Scorer, Scoring, candidates_of
+from pipelines.online.store import OnlineStore
 
 Method = Literal["embeddings", "interests", "pmml", "tf_serving"]
 #: Which unit's lists say what is similar: vectors that lie close, or what is liked together.
@@ -48,7 +32,6 @@ RANKING_UNITS: dict[Method, tuple[str, ...]] = {
     "pmml": ("ctr_pmml",),
     "tf_serving": RANKERS,
 }
-_TABLES_REMEMBERED = 64
 POPULAR = "popular"
 POPULAR_ID = "all"
 #: Before a genre's name in the ids of its popular items.
@@ -76,36 +59,6 @@ class Answer(BaseModel):
     note: str | None = None
 
 
-class LiveUnit:
-    """One version of a unit, as the pointer named it when the request came."""
-
-    def __init__(
-        self, online: OnlineStore, unit: str, version: int, tables: Mapping[str, TableMeta]
-    ) -> None:
-        self.online = online
-        self.unit = unit
-        self.version = version
-        self.tables = tables
-
-    def meta(self, table: str) -> TableMeta:
-        """Return how a table is laid out.
-
-        Raises:
-            ReleaseError: the version has no such table in Redis.
-        """
-        meta = self.tables.get(table)
-        if meta is None:
-            raise ReleaseError(
-                f"{self.unit} {self.version} is live, but Redis at {self.online.address} "
-                f"has no table {table} of it"
-            )
-        return meta
-
-    def read(self, table: str, ids: Sequence[str]) -> dict[str, Value]:
-        """Return the values of those `ids` that the table has."""
-        return self.online.read(self.unit, self.version, self.meta(table), ids)
-
-
 class FerryClient:
     """Answers from what is live; one per process, closed at the end.
 
@@ -116,19 +69,13 @@ class FerryClient:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.online = OnlineStore.connect(settings)
-        # Immutable, as everything under a version is: read once.
-        self._tables: dict[tuple[str, int], dict[str, TableMeta]] = {}
-        self._servers: list[ModelServer] = []
-        self._scorers: dict[str, tuple[int, PmmlScorer]] = {}
+        self.scoring = Scoring(settings)
+        self._units = LiveUnits(self.online)
 
     def close(self) -> None:
         """Close the connections, and end what scores PMML."""
         self.online.close()
-        for server in self._servers:
-            server.close()
-        for _, scorer in self._scorers.values():
-            scorer.close()
-        self._servers, self._scorers = [], {}
+        self.scoring.close()
 
     def __enter__(self) -> FerryClient:
         """Return the client, to be closed at the end of the block."""
@@ -140,20 +87,7 @@ class FerryClient:
 
     def live(self, unit: str) -> LiveUnit:
         """Return what the unit's pointer names now."""
-        pointer = self.online.pointers.get(unit)
-        if pointer is None:
-            raise ReleaseError(
-                f"nothing of {unit} is live in Redis at {self.online.address}: 'make run' "
-                f"releases it, 'ferry restore {unit}' brings back what was lost"
-            )
-        version = pointer.version
-        tables = self._tables.get((unit, version))
-        if not tables:
-            tables = self.online.table_meta(unit, version)
-            if len(self._tables) >= _TABLES_REMEMBERED:
-                self._tables.clear()
-            self._tables[unit, version] = tables
-        return LiveUnit(self.online, unit, version, tables)
+        return self._units.take(unit)
 
     def recommend(self, user_id: str, count: int = 10, genre: str | None = None) -> Answer:
         """Return the user's best unseen items; popular items for a user without a list.
@@ -226,13 +160,13 @@ class FerryClient:
         """
         candidates = list(dict.fromkeys(item_ids))
         live = self._ranking(method, unit)
-        notes: list[str] = []
         scores: list[float | None]
         if method == "embeddings":
-            scores = self._score_by_embeddings(live, user_id, candidates, notes)
+            scores, notes = _score_by_embeddings(live, user_id, candidates)
         else:
-            rows = self._rows(live, user_id, candidates, notes)
-            scores = list(self._score_candidates(live, rows, method))
+            rows, notes = candidates_of(live, user_id, candidates)
+            by: Scorer = "pmml" if method == "pmml" else "tf_serving"
+            scores = list(self.scoring.score_candidates(live, rows, by))
         order = sorted(
             range(len(candidates)),
             key=lambda i: (scores[i] is None, -(scores[i] or 0.0)),
@@ -251,107 +185,30 @@ class FerryClient:
             if unit not in units:
                 raise ConfigError(f"{unit} does not rank by {method}: {', '.join(units)} do")
             return self.live(unit)
-        live = (name for name in units if self.online.pointers.get(name) is not None)
+        live = (name for name in units if self._units.is_live(name))
         return self.live(next(live, units[0]))
-
-    def _score_by_embeddings(
-        self, live: LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
-    ) -> list[float | None]:
-        user = live.read("user_vectors", [user_id]).get(user_id)
-        if user is None:
-            notes.append(f"user {user_id} has no vector: the candidates keep their order")
-            return [None] * len(items)
-        vectors = live.read("item_vectors", items)
-        if unknown := [item for item in items if item not in vectors]:
-            notes.append(f"no vector for {', '.join(unknown)}")
-        anchor = np.asarray(user, np.float32)
-        return [_cosine(anchor, vectors.get(item)) for item in items]
-
-    def _rows(
-        self, live: LiveUnit, user_id: str, items: Sequence[str], notes: list[str]
-    ) -> list[Row]:
-        users = live.read("user_features", [user_id])
-        known = live.read("item_features", items)
-        if user_id not in users:
-            notes.append(f"user {user_id} is unknown: scored as a new user")
-        if unknown := [item for item in items if item not in known]:
-            notes.append(f"unknown items, scored as new ones: {', '.join(unknown)}")
-        user = parse_feature_row(str(users[user_id]), USER_FEATURES) if users else None
-        features = {
-            item: parse_feature_row(str(known[item]), ITEM_FEATURES) if item in known else None
-            for item in items
-        }
-        rows = candidate_rows(user_id, user, features)
-        if "interests" in live.tables:
-            interests = self._vectors(live, "interests", [user_id])[0]
-            vectors = self._vectors(live, "item_vectors", items)
-            return [
-                light_row(row, interests, vector) for row, vector in zip(rows, vectors, strict=True)
-            ]
-        if USER_HISTORY in live.tables:
-            history = live.read(USER_HISTORY, [user_id]).get(user_id, [])
-            return [{**row, USER_HISTORY: history} for row in rows]
-        return rows
-
-    def _vectors(self, live: LiveUnit, table: str, ids: Sequence[str]) -> list[Any]:
-        """Return a vector for each id; one that the table does not have is all None."""
-        known = live.read(table, ids)
-        missing = [None] * live.meta(table).dimension
-        return [known.get(entity_id, missing) for entity_id in ids]
-
-    def score(self, live: LiveUnit, rows: Sequence[Row], method: Method) -> list[float]:
-        """Return the model's score of each row of raw features, by exactly the live version."""
-        if method == "pmml":
-            return self.pmml(live.unit, live.version).score(pmml_rows(rows))
-        return self._predict(live, serving_inputs(rows), DEFAULT_SIGNATURE)
-
-    def _score_candidates(self, live: LiveUnit, rows: Sequence[Row], method: Method) -> list[float]:
-        if method == "pmml":
-            return self.score(live, rows, method)
-        return self._predict(live, rank_inputs(rows), RANK_SIGNATURE)
-
-    def _predict(self, live: LiveUnit, inputs: Inputs, signature: str) -> list[float]:
-        failures = []
-        for server in self._replicas():
-            try:
-                return server.predict_rest(live.unit, live.version, inputs, signature)
-            except ServiceError as error:
-                failures.append(str(error))
-                # Asked last from now on: one that hangs must not slow down every request.
-                self._servers.remove(server)
-                self._servers.append(server)
-        raise ServiceError("; ".join(failures))
-
-    def pmml(self, unit: str, version: int) -> PmmlScorer:
-        """Return the scorer of a version's PMML; the last one of each unit is kept."""
-        from pipelines.online.pmml import PmmlScorer
-
-        known = self._scorers.get(unit)
-        if known and known[0] == version:
-            return known[1]
-        registry = Registry(ObjectStore.connect(self.settings))
-        manifest = registry.sealed(unit, version)
-        entry = next(e for e in manifest.files if e.name == PMML_FILE)
-        with tempfile.TemporaryDirectory(prefix="ferry-pmml-") as folder:
-            path = Path(folder) / entry.name
-            registry.download(manifest, entry, path)
-            scorer = PmmlScorer(path)
-        self._scorers[unit] = (version, scorer)
-        if known:
-            known[1].close()
-        return scorer
-
-    def _replicas(self) -> list[ModelServer]:
-        if not self._servers:
-            self._servers = [ModelServer(replica) for replica in self.settings.tf_serving]
-        return list(self._servers)
 
     def _titles(self, ids: Sequence[str]) -> dict[str, Value]:
         """Return titles from whichever unit that carries them is live; none is no error."""
         for unit in ("recs", "embeddings"):
-            if self.online.pointers.get(unit) is not None:
+            if self._units.is_live(unit):
                 return self.live(unit).read("titles", ids)
         return {}
+
+
+def _score_by_embeddings(
+    live: LiveUnit, user_id: str, items: Sequence[str]
+) -> tuple[list[float | None], list[str]]:
+    """Return the cosine of the user's vector with each item's, and notes on what has none."""
+    user = live.read("user_vectors", [user_id]).get(user_id)
+    if user is None:
+        note = f"user {user_id} has no vector: the candidates keep their order"
+        return [None] * len(items), [note]
+    vectors = live.read("item_vectors", items)
+    unknown = [item for item in items if item not in vectors]
+    notes = [f"no vector for {', '.join(unknown)}"] if unknown else []
+    anchor = np.asarray(user, np.float32)
+    return [_cosine(anchor, vectors.get(item)) for item in items], notes
 
 
 def _cosine(anchor: np.ndarray, other: Value | None) -> float | None:

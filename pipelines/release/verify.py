@@ -46,7 +46,7 @@ def verify_version(context: ReleaseContext, manifest: Manifest) -> list[str]:
     golden = golden_of(context, manifest)
     checks = _verify_tables(context, manifest, golden)
     if manifest.has_pmml:
-        scorer = context.client.pmml(manifest.unit, manifest.version)
+        scorer = context.client.scoring.pmml(manifest.unit, manifest.version)
         scores = scorer.score(pmml_rows([request.inputs for request in golden.scores]))
         checks.append(_compare(manifest, "pypmml", golden.scores, scores))
     if manifest.has_model:
@@ -97,10 +97,10 @@ def canary_reads(context: ReleaseContext, manifest: Manifest) -> list[str]:
     ]  # fmt: skip
     rows = [request.inputs for request in golden.scores]
     if manifest.has_pmml:
-        scores = context.client.score(live, rows, "pmml")
+        scores = context.client.scoring.score(live, rows, "pmml")
         checks.append(_compare(manifest, "the client, by PMML", golden.scores, scores))
     if manifest.has_model:
-        scores = context.client.score(live, rows, "tf_serving")
+        scores = context.client.scoring.score(live, rows, "tf_serving")
         checks.append(_compare(manifest, "the client, by REST", golden.scores, scores))
     return checks
 

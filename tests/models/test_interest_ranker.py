@@ -81,8 +81,9 @@ def test_both_halves_together_are_the_uncut_network(interests_world: World, tmp_
     from pipelines.models.rankers.samples import Samples
 
     trainer = make_trainer(interests_world.inputs(tmp_path))
-    network, statistics = trainer.fit(None, 2, "test")
-    uncut = ServedRanker(network, statistics, trainer.shape)
+    fitted = trainer.fit(None, 2, "test")
+    network = fitted.network
+    uncut = ServedRanker(fitted, trainer.shape)
     rows = Samples(trainer.samples.path).head(200, uncut.names)
     rows += [
         {**rows[0], "item_id": 12345, "user_history": []},
@@ -95,7 +96,7 @@ def test_both_halves_together_are_the_uncut_network(interests_world: World, tmp_
     encoded = {**uncut.encoder.user(raw), **uncut.encoder.item(raw)}
     interests = np.asarray(network.get_layer(ENCODER)(encoded["history"]))
     vectors = item_vectors(network)[encoded["item"]]
-    cut = LightModel(network, statistics)
+    cut = LightModel(fitted)
     names = [n for n in cut.names if n in raw]
     given = {
         **{name: raw[name] for name in names},

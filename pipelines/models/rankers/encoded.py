@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 MISSING, UNKNOWN = 0, 1
 RESERVED = 2
 
+#: Open at once while they are written; from 134 million rows on the files grow instead.
+_MAX_FILES = 512
+
 USER, ITEM, HISTORY = "user", "item", "history"
 OF_USER, OF_ITEM, NUMBERS_IN = "user_genres", "item_genres", "numbers"
 
@@ -144,10 +147,9 @@ class EncodedSamples:
         folder: Path,
         seed: int,
     ) -> EncodedSamples:
-        """Encode the chosen rows of `samples` into a new `folder`, dealt out at random."""
-        folder.mkdir(parents=True)
+        """Encode the chosen rows of `samples` into an empty `folder`, dealt out at random."""
         count = samples.count(chosen)
-        files = max(1, -(-count // WINDOW_ROWS))
+        files = min(_MAX_FILES, max(1, -(-count // WINDOW_ROWS)))
         rng = np.random.default_rng(seed)
         with ExitStack() as stack:
             outputs = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pipelines.models.rankers.inputs import (
     raw_numbers,
     user_inputs,
 )
-from pipelines.models.rankers.samples import Statistics
+from pipelines.models.rankers.training import Fitted
 from pipelines.models.rankers.two_tower import ITEM_TOWER, TOWERS, USER_TOWER
 from pipelines.online.ranking_inputs import is_user_input, serving_inputs
 
@@ -37,7 +38,7 @@ _WARMUP_ROWS = 4
 _UNSEEN = "(unseen)"
 
 
-class Served(keras.Model):  # type: ignore[misc]
+class Served(keras.Model, ABC):  # type: ignore[misc]
     """What a model server serves: a network behind lookups, from raw inputs to scores.
 
     * :data:`SIGNATURE`: all raw inputs, [n] or [n, size] each, to :data:`SCORE` [n]
@@ -45,17 +46,17 @@ class Served(keras.Model):  # type: ignore[misc]
     """
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The raw inputs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shape_of(self, name: str) -> tuple[int | None, ...]:
         """Return the shape of a raw input of one row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rank(self, raw: dict[str, Any]) -> Any:
         """Return the probability [n] of n candidates for one user, whose inputs have one row."""
-        raise NotImplementedError
 
     def further_signatures(self) -> list[_Signature]:
         """Return the signatures that it has besides the two."""
@@ -93,11 +94,11 @@ class ServedRanker(Served):
     Those take one side's inputs [n] to :data:`VECTOR` [n, vector_size + 2].
     """
 
-    def __init__(self, network: keras.Model, statistics: Statistics, shape: Shape) -> None:
+    def __init__(self, fitted: Fitted, shape: Shape) -> None:
         super().__init__()
-        self.network = network
+        self.network = fitted.network
         self.inputs_shape = shape
-        self.encoder = Encoder(statistics, shape)
+        self.encoder = Encoder(fitted.statistics, shape)
         # As attributes of a Keras model their tables are saved with it.
         self.lookups = self.encoder.lookups
 

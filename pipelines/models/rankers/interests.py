@@ -32,8 +32,6 @@ from pipelines.online.ranking_inputs import INTERESTS, ITEM_VECTOR
 
 ENCODER, LIGHT = "interest_encoder", "light_model"
 _MASKED_SCORE = -1e9
-#: What the light model takes, by name, and what of it describes the user.
-LIGHT_INPUTS = (INTERESTS, ITEM_VECTOR, OF_USER, OF_ITEM, NUMBERS_IN)
 
 
 def network(
@@ -41,10 +39,10 @@ def network(
 ) -> keras.Model:
     """Return the untrained, uncut network.
 
-    Its layer :data:`ENCODER` is a model from the encoded history [n, k] to interests [n, M * d] and
-    :data:`LIGHT` one from :data:`LIGHT_INPUTS` to the probability [n]. The candidate's vector is
-    its row of the layer ``item_embedding``. The user's id has no part in it: what is known of a
-    user is their history.
+    Its layer :data:`ENCODER` is a model from the encoded history [n, k] to interests [n, M * d],
+    and :data:`LIGHT` one from interests, item vector, genres and numbers to the probability [n].
+    The candidate's vector is its row of the layer ``item_embedding``. The user's id has no part in
+    it: what is known of a user is their history.
     """
     items = keras.layers.Embedding(
         len(statistics.items) + RESERVED, config.dimension, name="item_embedding"

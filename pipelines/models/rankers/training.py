@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,15 @@ Network = Callable[[dict[str, Any], Statistics, Any, int], keras.Model]
 
 #: Steps that run as one call: between two of them Python has nothing to do.
 _STEPS_AT_ONCE = 16
+_SCORED_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted network, and what was learned of the samples before it."""
+
+    network: keras.Model
+    statistics: Statistics
 
 
 @dataclass(frozen=True)
@@ -54,37 +65,45 @@ class Trainer:
         if not all(map(self.samples.has_both_labels, (FITTING, VALIDATION))):
             return self.config.epochs
         statistics = self.learn(FITTING)
-        fitting = self.encode(FITTING, "fitting", statistics)
-        validation = self.encode(VALIDATION, "validation", statistics)
         model = self.compiled(statistics)
         stop = keras.callbacks.EarlyStopping("val_loss", patience=self.config.patience)
-        watched = validation.dataset(_scored_at_once(self.config))
-        history = self._fit(
-            model, fitting, self.config.epochs, "to choose when to stop", [stop], watched
-        )
+        with (
+            self.encoded(FITTING, statistics) as fitting,
+            self.encoded(VALIDATION, statistics) as validation,
+        ):
+            watched = validation.dataset(max(_SCORED_AT_ONCE, self.config.batch_size))
+            history = self._fit(
+                model, fitting, self.config.epochs, "to choose when to stop", [stop], watched
+            )
         losses = history["val_loss"]
         return int(min(range(len(losses)), key=losses.__getitem__)) + 1
 
-    def fit(
-        self, chosen: ds.Expression | None, epochs: int, what: str
-    ) -> tuple[keras.Model, Statistics]:
-        """Fit to the chosen samples; returns the network and what was learned before it."""
+    def fit(self, chosen: ds.Expression | None, epochs: int, what: str) -> Fitted:
+        """Fit to the chosen samples."""
         statistics = self.learn(chosen)
-        encoded = self.encode(chosen, what.replace(" ", "_"), statistics)
         model = self.compiled(statistics)
-        self._fit(model, encoded, epochs, what)
-        return model, statistics
+        with self.encoded(chosen, statistics) as encoded:
+            self._fit(model, encoded, epochs, what)
+        return Fitted(model, statistics)
+
+    def params(self, epochs: int) -> dict[str, Any]:
+        """Return what the manifest says of the training."""
+        config = self.config.model_dump(mode="json", exclude={"enabled"})
+        return {**config, "seed": self.seed, "chosen_epochs": epochs}
 
     def learn(self, chosen: ds.Expression | None) -> Statistics:
         """Return vocabularies and moments of the chosen samples."""
         return self.samples.statistics(chosen, self.config.max_vocabulary)
 
-    def encode(
-        self, chosen: ds.Expression | None, name: str, statistics: Statistics
-    ) -> EncodedSamples:
-        """Write the chosen samples as numbers to a new folder `name` below the working one."""
-        folder = self.folder / "encoded" / name
-        return EncodedSamples.write(self.samples, chosen, statistics, self.shape, folder, self.seed)
+    @contextmanager
+    def encoded(
+        self, chosen: ds.Expression | None, statistics: Statistics
+    ) -> Iterator[EncodedSamples]:
+        """Give the chosen samples as numbers, in files that are removed after the block."""
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="encoded-") as folder:
+            yield EncodedSamples.write(
+                self.samples, chosen, statistics, self.shape, Path(folder), self.seed
+            )
 
     def compiled(self, statistics: Statistics) -> keras.Model:
         """Return the untrained network, ready to be fitted, with all seeds set."""
@@ -121,10 +140,6 @@ class Trainer:
             )
         found: dict[str, list[float]] = history.history
         return found
-
-
-def _scored_at_once(config: RankerConfig) -> int:
-    return max(4096, config.batch_size)
 
 
 class _Progress(keras.callbacks.Callback):  # type: ignore[misc]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.models.rankers.training import Trainer  # Before TensorFlow: it sets how that starts.
+# Before TensorFlow: it sets how that starts.
+from pipelines.models.rankers.training import Fitted, Trainer
 
 # isort: split
-import keras
 import tensorflow as tf
 
 from pipelines.errors import DataError
@@ -37,7 +38,6 @@ from pipelines.models.rankers.samples import (
     HOLDOUT,
     TRAINING,
     Samples,
-    Statistics,
     raw_columns,
 )
 from pipelines.models.stored import EVALUATION
@@ -60,21 +60,20 @@ def build(unit: Ranker, inputs: BuildInputs) -> Built:
     """
     trainer = _trainer(unit, inputs)
     kept = inputs.workdir / EVALUATION
-    metrics, epochs, *_ = evaluate_trainer(trainer, inputs, kept)
-    for name, metric in metrics.items():
+    evaluated = evaluate(trainer, inputs, kept)
+    for name, metric in evaluated.metrics.items():
         log.info("%s %s: %s", unit, name, metric.describe())
 
-    network, statistics = trainer.fit(None, epochs, "to release")
-    released = ServedRanker(network, statistics, trainer.shape)
+    fitted = trainer.fit(None, evaluated.epochs, "to release")
+    released = ServedRanker(fitted, trainer.shape)
     size = inputs.config.release.golden_size
     rows = trainer.samples.head(size, released.names)
     folder = inputs.workdir / "saved_model"
     released.write(folder)
     add_warmup(folder, unit, rows, released.names)
-    config = trainer.config.model_dump(mode="json", exclude={"enabled"})
     return Built(
-        metrics=metrics,
-        params={**config, "seed": trainer.seed, "chosen_epochs": epochs},
+        metrics=evaluated.metrics,
+        params=trainer.params(evaluated.epochs),
         files={"saved_model": folder, EVALUATION: kept},
         golden=golden_requests(released, rows, size),
     )
@@ -95,7 +94,7 @@ def compare(unit: Ranker, inputs: BuildInputs) -> dict[str, dict[str, Metric]]:
     Raises:
         DataError: as :func:`build`.
     """
-    return {unit: evaluate_trainer(_trainer(unit, inputs), inputs, inputs.workdir / EVALUATION)[0]}
+    return {unit: evaluate(_trainer(unit, inputs), inputs, inputs.workdir / EVALUATION).metrics}
 
 
 def _trainer(unit: Ranker, inputs: BuildInputs) -> Trainer:
@@ -112,22 +111,27 @@ def _trainer(unit: Ranker, inputs: BuildInputs) -> Trainer:
     )
 
 
-def evaluate_trainer(
-    trainer: Trainer, inputs: BuildInputs, folder: Path
-) -> tuple[dict[str, Metric], int, keras.Model, Statistics]:
-    """Fit to what is not holdout, keep that fit in `folder`, and measure it as it is kept.
+@dataclass(frozen=True)
+class Evaluated:
+    """The fit that has not seen the holdout, its metrics, and how many passes were chosen."""
 
-    Returns the metrics, the number of passes that were chosen, and the fit.
+    fitted: Fitted
+    epochs: int
+    metrics: dict[str, Metric]
+
+
+def evaluate(trainer: Trainer, inputs: BuildInputs, folder: Path) -> Evaluated:
+    """Fit to what is not holdout, keep that fit in `folder`, and measure it as it is kept.
 
     Raises:
         DataError: no samples, an empty holdout, only one label, or scores that are not finite.
     """
     baselines = score_baselines(inputs.paths.samples)
     epochs = trainer.choose_epochs()
-    network, statistics = trainer.fit(TRAINING, epochs, "to evaluate")
-    ServedRanker(network, statistics, trainer.shape).write(folder)
+    fitted = trainer.fit(TRAINING, epochs, "to evaluate")
+    ServedRanker(fitted, trainer.shape).write(folder)
     metrics = score_metrics(measure_stored(inputs, folder), baselines)
-    return metrics, epochs, network, statistics
+    return Evaluated(fitted, epochs, metrics)
 
 
 def measure_stored(inputs: BuildInputs, folder: Path) -> dict[str, float]:

@@ -66,9 +66,9 @@ def test_every_chosen_row_comes_once_in_an_order_that_the_seed_gives(
     monkeypatch.setattr(encoded, "WINDOW_ROWS", window)
     source = Samples(str(world.root / "samples"))
     statistics, shape = source.statistics(TRAINING, 1000), Shape.of(None)
-    data = EncodedSamples.write(source, TRAINING, statistics, shape, tmp_path / "e", 7)
+    data = EncodedSamples.write(source, TRAINING, statistics, shape, tmp_path, 7)
     assert data.rows == 15 * USERS
-    assert len(list((tmp_path / "e").iterdir())) == (6 if window == 100 else 1)
+    assert len(list(tmp_path.iterdir())) == (6 if window == 100 else 1)
     (plain,) = keys(data, None)
     first, second = keys(data, 1, passes=2)
     assert Counter(first) == Counter(second) == Counter(plain)
@@ -96,7 +96,9 @@ def test_a_row_is_encoded_as_the_served_model_encodes_it(
     statistics = source.statistics(TRAINING, 20)
     for length in (None, 4):
         shape = Shape.of(length)
-        data = EncodedSamples.write(source, None, statistics, shape, tmp_path / f"{length}", 0)
+        folder = tmp_path / str(length)
+        folder.mkdir()
+        data = EncodedSamples.write(source, None, statistics, shape, folder, 0)
         (batch,) = [columns for columns, _ in data.dataset(10_000)]
         rows = [row for t in source.tables(None, raw_names(shape)) for row in t.to_pylist()]
         raw = tensors(rows, raw_names(shape))
