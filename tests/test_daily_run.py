@@ -2,162 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-import random
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from local.airflow_api import AirflowApi
 from local.health import free_ports
-from local.home import load_home
-from local.run import connect
-from local.stack import Stack
-from local.task_log import log_file
 from pipelines.config import PROJECT_ROOT
 from pipelines.errors import ServiceError
+from tests.installation import RUN_SECONDS, DagRun, Installation, write_movielens
 
 RUN_DATE = "2026-03-05"
 LIVE = 202603050001
 EARLIER_DATE = "2026-03-04"
 EARLIER = 202603040001
-USERS, ITEMS = 60, 60
 #: The units that `pipeline.yaml` enables.
 BUILT = ("recs", "embeddings", "interest_ranker", "ctr_pmml", "embedding_mlp")
-KINDS = (("Action", "Thriller"), ("Romance", "Drama"))
 
-# A busy machine with two cores takes several times as long as one with nothing else to do.
-_RUN_SECONDS = 1500
-_DAG_SECONDS = 600
-pytestmark = pytest.mark.timeout(_RUN_SECONDS + 300)
-
-
-@dataclass(frozen=True)
-class Installation:
-    """A Ferry of this test's own: folder, ports, configuration."""
-
-    environment: dict[str, str]
-    folder: Path
-
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *arguments],
-            env={**self.environment, **environment},
-            cwd=PROJECT_ROOT,
-            capture_output=True,
-            text=True,
-            timeout=_RUN_SECONDS,
-            check=False,
-        )
-
-    def ferry(self, *arguments: str) -> Any:
-        """Return the JSON that a `ferry` command prints."""
-        result = self.run("pipelines.cli", *arguments, "--json")
-        assert result.returncode == 0, result.stderr
-        return json.loads(result.stdout)
-
-    @contextmanager
-    def airflow(self) -> Iterator[Dags]:
-        """Have services and Airflow up, without a schedule, and with `recs` alone enabled.
-
-        What runs so already is left as it is.
-        """
-        environment = {**self.environment, "FERRY_CONFIG": str(self.folder / "recs.yaml")}
-        with pytest.MonkeyPatch.context() as patch:
-            for name in set(os.environ) - set(environment):
-                patch.delenv(name)
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            home = load_home()
-            stack = Stack(home, lambda _: None)
-            stack.services_up()
-            # Other units make other DAGs: what was parsed before is not what is to run.
-            since = datetime.now(UTC)
-            if stack.airflow.is_running():
-                since = datetime.min.replace(tzinfo=UTC)
-            stack.airflow_up(None)
-            with connect(stack) as api:
-                yield Dags(api, home.airflow, stack.airflow.is_running, since)
-
-
-@dataclass(frozen=True)
-class DagRun:
-    """A run that has ended."""
-
-    run_id: str
-    state: str
-    tasks: dict[str, str | None]
-    #: By task, all that was logged.
-    logs: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Dags:
-    """The DAGs of an installation, by Airflow's REST API."""
-
-    api: AirflowApi
-    airflow_home: Path
-    is_alive: Callable[[], bool]
-    #: DAGs must have been parsed after this.
-    since: datetime
-
-    def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        run_id = f"manual__{datetime.now(UTC).isoformat()}"
-        self.api.wait_for_dag(dag_id, self.since, self.is_alive)
-        self.api.set_paused(dag_id, False)
-        self.api.trigger(dag_id, run_id, conf)
-        return run_id
-
-    def run(self, dag_id: str, conf: dict[str, Any]) -> DagRun:
-        run_id = self.trigger(dag_id, conf)
-        deadline = time.monotonic() + _DAG_SECONDS
-        while (state := self.api.run_state(dag_id, run_id)) in ("queued", "running"):
-            assert self.is_alive()
-            assert time.monotonic() < deadline, self.api.task_instances(dag_id, run_id)
-            time.sleep(0.5)
-        tasks = {task.task_id: task for task in self.api.task_instances(dag_id, run_id)}
-        logs = {}
-        for name, task in tasks.items():
-            log = log_file(self.airflow_home, dag_id, run_id, name, max(1, task.try_number))
-            logs[name] = log.read_text() if log.exists() else ""
-        return DagRun(run_id, state, {n: task.state for n, task in tasks.items()}, logs)
-
-
-def write_movielens(folder: Path) -> None:
-    """Two tastes: even users like even items. The last lines of the ratings are broken."""
-    rng = random.Random(7)
-    folder.mkdir()
-    with (folder / "movies.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["movieId", "title", "genres"])
-        for item in range(ITEMS):
-            genres = "|".join(KINDS[item % 2])
-            writer.writerow([item, f'"{item}", or the <b>Movie</b> ({1980 + item % 30})', genres])
-    with (folder / "ratings.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["userId", "movieId", "rating", "timestamp"])
-        newest = 1_600_000_000
-        for user in range(USERS):
-            liked = rng.sample(range(user % 2, ITEMS, 2), 17)
-            disliked = rng.sample(range(1 - user % 2, ITEMS, 2), 8)
-            for position, item in enumerate(rng.sample([*liked, *disliked], 25)):
-                likes = item % 2 == user % 2
-                rating = rng.choice([4.0, 4.5, 5.0] if likes else [0.5, 1.0, 2.0])
-                writer.writerow([user, item, rating, newest - position * 86_400 - user])
-        writer.writerow([1, 2, "many", newest])
-        writer.writerow([1, 2, 9.5, newest])
-        writer.writerow([1, 2])
+pytestmark = pytest.mark.timeout(RUN_SECONDS + 300)
 
 
 @pytest.fixture(scope="module")
