@@ -22,6 +22,9 @@ _CONF = {
     "spark.sql.files.openCostInBytes": "65536",
     # By default Spark lists each of its folders in a task of its own: minutes for years of days.
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",
+    # Every hash table of a join takes a whole page, by default some 16 to 32 MB of a driver like
+    # ours: the dozens of small joins of a build would fill it. No row is as large as this.
+    "spark.buffer.pageSize": "4m",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }

@@ -167,6 +167,9 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
         prepared = [PreparedTables.load(_shared_tables(paths)).only(shared)] if shared else []
         if built.tables:
             prepared.append(_prepare(config, built.tables, folder / "tables"))
+        if spark is not None:
+            # All of it is on disk now: what the build cached would only take room from the gates.
+            spark.catalog.clearCache()
         data = {
             "ingest": json.loads(Path(paths.ingest_summary).read_text(encoding="utf-8")),
             "training": json.loads(Path(paths.data_summary).read_text(encoding="utf-8")),

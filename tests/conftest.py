@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -43,3 +44,17 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         },
     ) as session:
         yield session
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_cached() -> Iterator[None]:
+    """A build leaves frames cached until its session ends, which here outlives hundreds of builds.
+
+    Each keeps its plan, and with it the hash tables of its joins: 16 MB for the smallest one.
+    """
+    yield
+    if "pyspark.sql" in sys.modules:
+        from pyspark.sql import SparkSession
+
+        if session := SparkSession.getActiveSession():
+            session.catalog.clearCache()
