@@ -40,7 +40,8 @@ status: setup ## Show what is running, and where
 	@$(LOCAL) status
 
 test: setup ## Run all tests
-	@$(WITH_JAVA) .venv/bin/python -m pytest $(PYTEST_ARGS)
+	@$(WITH_JAVA) .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile \
+	  --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup ## Measure publishing, lookups, switches, rollbacks and training (an hour)
 	@.venv/bin/python -m benchmarks.publish

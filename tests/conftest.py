@@ -23,6 +23,24 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
+#: Files that take minutes, the longest first: a worker that came to one last would work on alone.
+_LONGEST = (
+    "tests/test_daily_run.py",
+    "tests/release/faults/test_kill.py",
+    "tests/models/test_recs.py",
+    "tests/models/rankers/test_unit.py",
+    "tests/models/test_embeddings.py",
+    "tests/release/test_gating.py",
+    "tests/release/faults/test_object_storage.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    order = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark for all tests (a JVM start costs about ten seconds)."""
