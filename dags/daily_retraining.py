@@ -15,12 +15,20 @@ from airflow.sdk import (
     task,
     task_group,
 )
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from ferry_approval import ReleaseApproval, rejection
+from ferry_notifiers import FerryNotifier, TimeoutNotifier, tell
 from ferry_tasks import (
+    INGEST_TASK,
     PLAN_TASK,
     FerrySparkOperator,
-    configured_units,
+    configuration,
     ferry_task,
+    heavy_slots,
+    nothing_to_do,
+    release_asset,
     skip_unless_planned,
 )
 
@@ -31,7 +39,8 @@ DOC = """
 
 Builds every unit from all events before the end of the **run date** and puts it live:
 
-`plan` → `ingest` → `features` → for each unit `build` → `stage` → `activate` → `finish`
+`plan` → `ingest` → `features` → for each unit `build` → `stage` → `approve` → `activate`, then
+`finish`
 
 | unit | what goes live |
 |---|---|
@@ -56,7 +65,10 @@ ends red in `finish`, which names the failed ones and what is live instead.
 * *A task is red.* Its last log line says what, where and what to do. Network faults were retried
   already; bad data and wrong configuration are not retried.
 * *`stage` and `activate` are skipped.* The last line of their log says why: a gate refused the
-  version, something newer is live, or the version was rolled back. What was live is live.
+  version, something newer is live, the version was rolled back, or somebody rejected it. What was
+  live is live.
+* *`approve` waits.* Somebody asked for it in the form: answer on its page under *Required actions*.
+* *Everything after `ingest` is skipped.* A backfill came to a day without data.
 * *The run was killed.* Clear the red task. A switch that was half-way is completed or undone by
   `activate`, by the next run, or by `ferry reconcile`.
 * *What went live is bad.* The DAG `rollback`, or `ferry rollback UNIT --reason "…"`.
@@ -64,10 +76,26 @@ ends red in `finish`, which names the failed ones and what is live instead.
   and what was sealed is not built again.
 * *What is live now?* `ferry status`.
 
-**Parameters.** `run_date` (`YYYY-MM-DD`): empty means the end of the run's data interval.
-`activate`: `if_newest` leaves alone what is live when the run date is older, as in a backfill;
-`always` lets also an older date go live; `never` builds, judges and records only.
+**Parameters**
+
+* `run_date`: the run sees events before the end of this day. Empty: the end of the run's data
+  interval, or the day on which it was started.
+* `units`: what to build.
+* `activate`: `if_newest` leaves alone what is live when the run date is older, as in a backfill;
+  `always` lets also an older date go live; `never` builds, judges and records only.
+* `approval`: each unit waits for a person between `stage` and `activate`; nobody is asked in a
+  backfill. Without an answer in time, `operations.approval_default` decides.
+* `training_days`: read only so many days before the end of the run date.
+* `note`: why; it stands in the report.
+
+**A backfill** (`airflow backfill create`, or the UI) builds, judges and records each day from what
+was known on that day. Nothing live changes, unless it is the newest. Several days may run at the
+same time: they take turns where they read and write the lake.
 """
+
+_CONFIG = configuration()
+_UNITS = _CONFIG.models.enabled_units()
+_OPERATIONS = _CONFIG.operations
 
 
 @task(task_id=PLAN_TASK, execution_timeout=timedelta(minutes=5))
@@ -79,12 +107,20 @@ def plan_run() -> dict[str, Any]:
         from pipelines import steps
         from pipelines.run import resolve_run_date, run_type_of
 
+        params = context["params"]
         run_date = resolve_run_date(
-            context["params"]["run_date"], context.get("data_interval_end"), dag_run.run_after
+            params["run_date"], context.get("data_interval_end"), dag_run.run_after
         )
-        run_type = run_type_of(dag_run.run_type)
         plan = steps.plan_run(
-            settings, run_date, run_type, dag_run.run_id, context["params"]["activate"]
+            settings,
+            run_date,
+            run_type_of(dag_run.run_type),
+            dag_run.run_id,
+            params["activate"],
+            units=params["units"],
+            training_days=params["training_days"],
+            note=params["note"] or "",
+            clear_number=dag_run.clear_number or 0,
         )
     return plan.model_dump(mode="json")
 
@@ -105,7 +141,10 @@ def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
 @task(trigger_rule=TriggerRule.NONE_FAILED, execution_timeout=timedelta(minutes=15))
 def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
     """Make a unit's version live; skipped, with the reason, if it may not be."""
+    context = get_current_context()
     skip_unless_planned(plan, unit)
+    if reason := nothing_to_do(context) or rejection(context, unit):
+        raise AirflowSkipException(reason)
     with ferry_task() as settings:
         from pipelines import steps
         from pipelines.run import RunPlan
@@ -113,20 +152,33 @@ def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
         activation = steps.activate_step(settings, RunPlan.model_validate(plan), unit)
     if activation.outcome == "refused":
         raise AirflowSkipException(activation.reason)
+    context["outlet_events"][release_asset(unit)].extra = activation.facts
     return activation.model_dump(mode="json")
 
 
-@task(trigger_rule=TriggerRule.ALL_DONE, retries=0, execution_timeout=timedelta(minutes=5))
+@task(
+    trigger_rule=TriggerRule.ALL_DONE,
+    retries=0,
+    execution_timeout=timedelta(minutes=5),
+    on_failure_callback=FerryNotifier(),
+)
 def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
-    """Write the summary, and fail if a unit failed."""
+    """Write the summary, tell of refusals, and fail if a unit failed."""
+    context = get_current_context()
     if plan is None:
         raise AirflowFailException("the run was not planned: see the error of task plan")
+    if reason := nothing_to_do(context):
+        raise AirflowSkipException(reason)
+    rejected = {unit: reason for unit in _UNITS if (reason := rejection(context, unit))}
     with ferry_task() as settings:
         from pipelines import steps
         from pipelines.run import RunPlan
 
-        summary = steps.finish_step(settings, RunPlan.model_validate(plan))
+        summary = steps.finish_step(settings, RunPlan.model_validate(plan), rejected)
         steps.require_success(summary)
+    dag_run = context["dag_run"]
+    if plan["run_type"] != "backfill" and (refused := summary.refusals()):
+        tell(f"{dag_run.dag_id}: not live", "\n".join(refused), dag_run.dag_id, dag_run.run_id)
     return summary.model_dump(mode="json")
 
 
@@ -137,7 +189,17 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=1,
-    dagrun_timeout=timedelta(hours=12),
+    dagrun_timeout=timedelta(hours=12 + _OPERATIONS.approval_hours),
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=_OPERATIONS.deadline_hours),
+        callback=SyncCallback(
+            FerryNotifier,
+            {"what": f"it has not ended within {_OPERATIONS.deadline_hours:g} hours"},
+        ),
+        name="daily_retraining is late",
+    ),
+    on_failure_callback=TimeoutNotifier("it took longer than dagrun_timeout: "),
     default_args={
         "owner": "ferry",
         "retries": 2,
@@ -153,6 +215,15 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
             format="date",
             description="The run sees events before the end of this day. Empty: the natural date.",
         ),
+        "units": Param(
+            list(_UNITS),
+            type="array",
+            items={"type": "string", "enum": list(_UNITS)},
+            examples=list(_UNITS),
+            minItems=1,
+            uniqueItems=True,
+            description="What to build.",
+        ),
         "activate": Param(
             "if_newest",
             type="string",
@@ -160,31 +231,57 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
             description="Whether what was built goes live: unless something newer is, whatever is "
             "live, or not at all.",
         ),
+        "approval": Param(
+            False,
+            type="boolean",
+            description="Wait for a person's yes before each unit goes live, "
+            f"{_OPERATIONS.approval_hours:g} hours at most; then {_OPERATIONS.approval_default}.",
+        ),
+        "training_days": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            description="Read only so many days before the end of the run date. Empty: all.",
+        ),
+        "note": Param(
+            None,
+            type=["null", "string"],
+            maxLength=500,
+            description="Why this run; it stands in the report.",
+        ),
     },
     tags=["ferry", "release"],
 )
 def daily_retraining() -> None:
     """Wire the run."""
     plan: Any = plan_run()
-    ingest = FerrySparkOperator(task_id="ingest", step="ingest")
-    features = FerrySparkOperator(task_id="features", step="features")
+    # Days of a backfill take turns at the lake: more of them would only wait for it.
+    ingest = FerrySparkOperator(task_id=INGEST_TASK, step="ingest", max_active_tis_per_dag=1)
+    features = FerrySparkOperator(
+        task_id="features", step="features", max_active_tis_per_dag=1, pool_slots=heavy_slots()
+    )
     plan >> ingest >> features
     done = finish(plan)
 
-    for unit in configured_units():
+    for unit in _UNITS:
 
         @task_group(group_id=unit)
         def release(unit: Unit = unit) -> None:
             build: Any
             if unit in RANKERS:
-                build = build_keras.override(task_id="build")(unit, plan)
+                build = build_keras.override(task_id="build", pool_slots=heavy_slots())(unit, plan)
             else:
                 build = FerrySparkOperator(
-                    task_id="build", step="build", unit=unit, execution_timeout=timedelta(hours=4)
+                    task_id="build",
+                    step="build",
+                    unit=unit,
+                    execution_timeout=timedelta(hours=4),
+                    pool_slots=heavy_slots(),
                 )
             stage = FerrySparkOperator(task_id="stage", step="stage", unit=unit)
-            live = activate.override(task_id="activate")(unit, plan)
-            features >> build >> stage >> live >> done
+            approve = ReleaseApproval(task_id="approve", unit=unit, operations=_OPERATIONS)
+            live = activate.override(task_id="activate", outlets=[release_asset(unit)])(unit, plan)
+            features >> build >> stage >> approve >> live >> done
 
         release()
 

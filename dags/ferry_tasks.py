@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import BaseHook
+from airflow.sdk import Asset, BaseHook
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from pipelines.config import PROJECT_ROOT, load_pipeline_config
+from pipelines.config import PROJECT_ROOT, PipelineConfig, load_pipeline_config
 from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError
 from pipelines.models_config import Unit
 
 PLAN_TASK = "plan"
+INGEST_TASK = "ingest"
+_NOTHING_TO_DO = "nothing_to_do"
 _SPARK_APP = PROJECT_ROOT / "pipelines" / "spark_app.py"
 # Steps are short and run beside each other: a collector with threads of its own in the background
 # takes their cores.
@@ -61,14 +65,23 @@ def connection_environment() -> dict[str, str]:
     return {name: value for name, value in environment.items() if value}
 
 
-def configured_units() -> tuple[Unit, ...]:
-    """Return the units that `pipeline.yaml` enables, when a DAG is parsed.
+def configuration() -> PipelineConfig:
+    """Return `pipeline.yaml`, also when a DAG is parsed.
 
     Raises:
         ConfigError: the file is wrong; the UI shows it as the DAG's import error.
     """
     path = os.environ.get("FERRY_CONFIG", PROJECT_ROOT / "pipeline.yaml")
-    return load_pipeline_config(Path(path)).models.enabled_units()
+    return load_pipeline_config(Path(path))
+
+
+def configured_units() -> tuple[Unit, ...]:
+    """Return the units that `pipeline.yaml` enables, when a DAG is parsed.
+
+    Raises:
+        ConfigError: the file is wrong.
+    """
+    return configuration().models.enabled_units()
 
 
 @contextmanager
@@ -122,8 +135,10 @@ class FerrySparkOperator(SparkSubmitOperator):
         BaseHook.get_connection("spark_default")
         plan = context["ti"].xcom_pull(task_ids=PLAN_TASK)
         skip_unless_planned(plan, self.unit)
-        if self.step == "stage" and self.unit:
-            _skip_unless_it_may_go_live(plan, self.unit)
+        if reason := nothing_to_do(context):
+            raise AirflowSkipException(reason)
+        if self.step == "stage" and self.unit and _staged_here(plan, self.unit):
+            return
         with ferry_errors(), tempfile.TemporaryDirectory(prefix="ferry-step-") as folder:
             error_file = Path(folder) / "error"
             self.env_vars = {
@@ -139,15 +154,18 @@ class FerrySparkOperator(SparkSubmitOperator):
             try:
                 super().execute(context)
             except AirflowException as error:
-                self._explain(error, error_file)
+                self._explain(error, error_file, context)
                 raise
 
-    def _explain(self, error: AirflowException, error_file: Path) -> None:
-        from pipelines.spark_app import EXIT_HOPELESS
+    def _explain(self, error: AirflowException, error_file: Path, context: Any) -> None:
+        from pipelines.spark_app import EXIT_HOPELESS, EXIT_LEFT_OUT
 
         message = error_file.read_text(encoding="utf-8") if error_file.exists() else None
         if message is None:
             return
+        if f"Error code is: {EXIT_LEFT_OUT}" in str(error):
+            context["ti"].xcom_push(_NOTHING_TO_DO, message)
+            raise AirflowSkipException(message) from error
         if f"Error code is: {EXIT_HOPELESS}" in str(error):
             raise AirflowFailException(message) from error
         raise AirflowException(message) from error
@@ -159,12 +177,45 @@ def skip_unless_planned(plan: dict[str, Any], unit: Unit | None) -> None:
         raise AirflowSkipException(f"{unit} is not enabled in this run's configuration")
 
 
-def _skip_unless_it_may_go_live(plan: dict[str, Any], unit: Unit) -> None:
-    """Skip the staging of a version that will not go live, before Spark is started for it."""
+def nothing_to_do(context: Any) -> str | None:
+    """Return why the run has nothing to build, as its ingest said, or None."""
+    reason: str | None = context["ti"].xcom_pull(task_ids=INGEST_TASK, key=_NOTHING_TO_DO)
+    return reason
+
+
+def _staged_here(plan: dict[str, Any], unit: Unit) -> bool:
+    """Stage a small version without Spark; skip the staging of one that will not go live."""
     with ferry_task() as settings:
         from pipelines import steps
         from pipelines.run import RunPlan
 
-        reason = steps.release_refusal(settings, RunPlan.model_validate(plan), unit)
-    if reason:
-        raise AirflowSkipException(reason)
+        run_plan = RunPlan.model_validate(plan)
+        reason = steps.release_refusal(settings, run_plan, unit)
+        if reason is None:
+            return steps.stage_small(settings, run_plan, unit)
+    raise AirflowSkipException(reason)
+
+
+def release_asset(unit: Unit) -> Asset:
+    """Return the asset that is updated when a version of `unit` goes live.
+
+    The event's extra: version, run_date, and metrics by name.
+    """
+    return Asset(name=f"ferry_{unit}", uri=f"ferry://releases/{unit}")
+
+
+def heavy_slots() -> int:
+    """Return the slots that a task that trains takes of Airflow's default pool.
+
+    So many of them fit in at the same time as `pipeline.yaml` says, over all runs and without a
+    pool that somebody has to create. A quarter of the pool is left to short tasks: a rollback
+    must not wait for a training.
+    """
+    size: int = conf.getint("core", "default_pool_task_slot_count")
+    return max(1, size * 3 // 4 // configuration().operations.heavy_tasks)
+
+
+def run_url(dag_id: str, run_id: str) -> str:
+    """Return the address of a run in Airflow's UI."""
+    base = conf.get("api", "base_url").rstrip("/")
+    return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"

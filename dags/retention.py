@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
+from ferry_notifiers import FerryNotifier
 from ferry_tasks import ferry_task
 
 from pipelines.models_config import UNITS, Unit
@@ -21,14 +22,14 @@ whatever is newer than the live version stay. The manifests of removed versions 
 """
 
 
-@task(execution_timeout=timedelta(hours=1))
+@task(execution_timeout=timedelta(hours=1), on_failure_callback=FerryNotifier())
 def retain(unit: Unit) -> dict[str, Any]:
     """Remove one unit's old versions."""
     params = get_current_context()["params"]
     with ferry_task() as settings:
-        from pipelines import steps
+        from pipelines import operations
 
-        return steps.retention_step(settings, unit, dry_run=params["dry_run"]).model_dump()
+        return operations.retire_versions(settings, unit, dry_run=params["dry_run"]).model_dump()
 
 
 @dag(

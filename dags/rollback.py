@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.sdk import Param, dag, get_current_context, task
-from ferry_tasks import ferry_task
+from airflow.sdk import AssetAlias, Param, dag, get_current_context, task
+from ferry_notifiers import FerryNotifier
+from ferry_tasks import ferry_task, release_asset
 
 from pipelines.models_config import UNITS
 
@@ -25,22 +26,34 @@ that must not happen.
 """
 
 
-@task(execution_timeout=timedelta(minutes=30))
+#: Which unit it is, and so which asset goes live, is known only in the run.
+_ROLLED_BACK = AssetAlias("ferry_rollback")
+
+
+@task(
+    execution_timeout=timedelta(minutes=30),
+    outlets=[_ROLLED_BACK],
+    on_failure_callback=FerryNotifier(),
+)
 def roll_back() -> dict[str, Any]:
     """Roll one unit back."""
     context = get_current_context()
     params, dag_run = context["params"], context["dag_run"]
     with ferry_task() as settings:
-        from pipelines import steps
+        from pipelines import operations
 
         who = getattr(dag_run, "triggering_user_name", None) or "Airflow"
-        return steps.rollback_step(
+        done = operations.rollback_unit(
             settings,
             params["unit"],
             params["version"],
             params["reason"],
             owner=f"{who} ({dag_run.run_id})",
-        ).model_dump(mode="json")
+        )
+    context["outlet_events"][_ROLLED_BACK].add(
+        release_asset(params["unit"]), extra={"version": done.version, "reason": params["reason"]}
+    )
+    return done.model_dump(mode="json")
 
 
 @dag(
@@ -56,6 +69,7 @@ def roll_back() -> dict[str, Any]:
         "owner": "ferry",
         "retries": 1,
         "retry_delay": timedelta(seconds=5),
+        "priority_weight": 100,
     },
     params={
         "unit": Param(UNITS[0], type="string", enum=list(UNITS), description="What to roll back."),

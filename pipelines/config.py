@@ -222,6 +222,32 @@ class RetentionConfig(Section):
     stored: int = Field(14, ge=1)
 
 
+class NotifierConfig(Section):
+    """Which notifier of Airflow's tells people, and what it is made with."""
+
+    #: Dotted path of a class; see docs/operating.md.
+    notifier: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
+    #: Its arguments; ``{subject}`` and ``{message}`` in a text are filled in.
+    arguments: dict[str, Any] = Field({})
+
+
+class OperationsConfig(Section):
+    """How runs are watched."""
+
+    #: A run that asks for approval waits so long for an answer.
+    approval_hours: float = Field(12, gt=0)
+    #: What happens to a version when nobody answers.
+    approval_default: Literal["reject", "approve"] = "reject"
+    #: An alert is sent when a run has not ended so long after it was queued.
+    deadline_hours: float = Field(4, gt=0)
+    #: An alert is sent when what is live was built from data older than this.
+    max_live_age_days: int = Field(2, ge=0)
+    #: So many tasks that train or compute features run at the same time, over all runs.
+    heavy_tasks: int = Field(2, ge=1, le=32)
+    #: Who is told of failures, refusals, missed deadlines and stale data; nobody without.
+    notify: tuple[NotifierConfig, ...] = Field(())
+
+
 class PipelineConfig(Section):
     """The whole of `pipeline.yaml`."""
 
@@ -233,6 +259,7 @@ class PipelineConfig(Section):
     gates: GatesConfig = GatesConfig()
     release: ReleaseConfig = ReleaseConfig()
     retention: RetentionConfig = RetentionConfig()
+    operations: OperationsConfig = OperationsConfig()
 
 
 def load_pipeline_config(path: Path) -> PipelineConfig:

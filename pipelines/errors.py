@@ -21,6 +21,14 @@ class DataError(FerryError):
     """The data breaks the contract (missing file or column, an empty day). Not retried."""
 
 
+class NoDataError(DataError):
+    """There is nothing to build from on that day. A backfill goes past it."""
+
+
+class NothingToDoError(FerryError):
+    """A step that by rule is left out; the reason is its message. It is no failure."""
+
+
 class ServiceError(FerryError):
     """Redis, object storage or a model server did not answer. May pass: worth a retry."""
 

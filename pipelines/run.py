@@ -33,6 +33,10 @@ class RunPlan(BaseModel):
     run_id: str
     units: tuple[Unit, ...]
     activate: ActivateMode = "if_newest"
+    #: Why somebody started the run, in their words.
+    note: str = ""
+    #: Only events of so many days up to the run date are read; None: all.
+    training_days: int | None = None
 
 
 def resolve_run_date(
@@ -55,6 +59,24 @@ def resolve_run_date(
                 f"run_date {run_date_param!r} is not a date: write it as YYYY-MM-DD"
             ) from error
     return (data_interval_end or run_after).astimezone(UTC).date()
+
+
+def require_past(run_date: date, today: date) -> None:
+    """Refuse a run date that has not come yet.
+
+    Raises:
+        ConfigError: `run_date` is after `today`.
+    """
+    if run_date > today:
+        raise ConfigError(f"run_date {run_date} is in the future: today is {today} (UTC)")
+
+
+def attempt_owner(run_id: str, clear_number: int) -> str:
+    """Return what a version is reserved for: the run, and anew each time that it starts over.
+
+    A task's retry, or clearing what comes after the plan, stays within the attempt.
+    """
+    return f"{run_id} #{clear_number}" if clear_number else run_id
 
 
 def run_type_of(airflow_run_type: str) -> RunType:

@@ -3,8 +3,9 @@
     spark_app.py STEP PLAN_JSON [UNIT]
 
 with STEP one of ingest, features, build, stage. Endpoints and secrets come from the environment.
-Exit code 65 says that trying again can't help (bad data or configuration, a disagreement), 1 that
-it may. With FERRY_ERROR_FILE set, the one line that explains the failure is also left there.
+Exit code 65 says that trying again can't help (bad data or configuration, a disagreement), 75 that
+the step is left out by rule, 1 that trying again may help. With FERRY_ERROR_FILE set, the one line
+that explains it is also left there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from pathlib import Path
 from typing import cast, get_args
 
 from pipelines.config import Settings, load_settings
-from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError, find_in_text
+from pipelines.errors import (
+    PROGRAMMING_ERRORS,
+    ConfigError,
+    FerryError,
+    NothingToDoError,
+    find_in_text,
+)
 from pipelines.logs import configure_logging
 from pipelines.models_config import Unit
 from pipelines.release.runners import SparkRunner
@@ -26,6 +33,7 @@ from pipelines.steps import build_step, features_step, ingest_step, stage_step
 
 EXIT_FAILED = 1
 EXIT_HOPELESS = 65
+EXIT_LEFT_OUT = 75
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +82,13 @@ def main(arguments: list[str]) -> int:
 
 def _failed(error: Exception) -> int:
     """Say why in one line, in the log and to whoever submitted the step."""
-    line = f"{type(error).__name__}: {error}"
-    log.error(line)
+    is_left_out = isinstance(error, NothingToDoError)
+    line = str(error) if is_left_out else f"{type(error).__name__}: {error}"
+    log.log(logging.WARNING if is_left_out else logging.ERROR, line)
     if error_file := os.environ.get("FERRY_ERROR_FILE"):
         Path(error_file).write_text(line, encoding="utf-8")
+    if is_left_out:
+        return EXIT_LEFT_OUT
     is_retryable = isinstance(error, FerryError) and error.retryable
     return EXIT_FAILED if is_retryable else EXIT_HOPELESS
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import PipelineConfig, Settings, load_pipeline_config
-from pipelines.errors import ReleaseError
+from pipelines.errors import ConfigError, NoDataError, NothingToDoError, ReleaseError
 from pipelines.lake import RunPaths
 from pipelines.models import registry as models
 from pipelines.models.base import BuildInputs, Metric
@@ -26,16 +27,14 @@ from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build, judge_data
 from pipelines.release.manifest import Manifest
 from pipelines.release.publish import publish
-from pipelines.release.retention import Removal, build_lease, retain
-from pipelines.release.rollback import Rollback, roll_back
-from pipelines.release.rules import known_unit
+from pipelines.release.retention import build_lease
 from pipelines.release.runners import LocalRunner, Runner
 from pipelines.release.stage_model import bring_model, load_model
 from pipelines.release.staged import stage_missing_tables
 from pipelines.release.switch import hold_staging
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import verify_version
-from pipelines.run import ActivateMode, RunPlan, RunType
+from pipelines.run import ActivateMode, RunPlan, RunType, attempt_owner, require_past
 from pipelines.spark import size_shuffles
 
 if TYPE_CHECKING:
@@ -45,6 +44,13 @@ log = logging.getLogger(__name__)
 
 #: Hand-over folders of this many runs are kept for a look; the versions themselves are elsewhere.
 _RUNS_KEPT = 3
+#: A run that has not been touched for so long was killed, and nobody has gone on with it.
+_ABANDONED_SECONDS = 3 * 86_400
+#: Runs that read or change the lake wait so long for each other: several days of a backfill.
+_LAKE_WAIT_SECONDS = 3600.0
+SUMMARY = "summary.json"
+#: Rows of all tables of a version that one process writes and reads back in some ten seconds.
+_SMALL_ROWS = 500_000
 
 
 class UnitResult(BaseModel):
@@ -68,6 +74,10 @@ class RunSummary(BaseModel):
     version: int
     units: list[UnitResult]
 
+    def refusals(self) -> list[str]:
+        """Return a line for each unit whose version was refused."""
+        return [f"{u.unit}: {u.reason}" for u in self.units if u.outcome == "refused"]
+
 
 def plan_run(
     settings: Settings,
@@ -75,37 +85,92 @@ def plan_run(
     run_type: RunType,
     run_id: str,
     activate: ActivateMode = "if_newest",
+    *,
+    units: Collection[str] | None = None,
+    training_days: int | None = None,
+    note: str = "",
+    clear_number: int = 0,
 ) -> RunPlan:
-    """Check configuration and services, and reserve this run's version."""
+    """Check configuration and services, and reserve this run's version.
+
+    `units` are those to build, all that are enabled without. `clear_number` says how often the
+    run was started over: each time it gets a version of its own.
+
+    Raises:
+        ConfigError: the run date is in the future, or a unit is not enabled.
+    """
+    require_past(run_date, datetime.now(UTC).date())
     config = load_pipeline_config(settings.config)
+    enabled = config.models.enabled_units()
+    if unknown := sorted(set(units or ()) - set(enabled)):
+        raise ConfigError(
+            f"{', '.join(unknown)}: not enabled in {settings.config}; enabled: {', '.join(enabled)}"
+        )
     with release_context(settings, config.release, run_id) as context:
         context.online.ping()
         context.registry.objects.check()
-        version = context.registry.reserve_version(context.online.leases, run_date, run_id)
+        version = context.registry.reserve_version(
+            context.online.leases, run_date, attempt_owner(run_id, clear_number)
+        )
     plan = RunPlan(
         run_date=run_date,
         version=version,
         run_type=run_type,
         run_id=run_id,
-        units=config.models.enabled_units(),
+        units=tuple(unit for unit in enabled if not units or unit in units),
         activate=activate,
+        training_days=training_days,
+        note=note,
     )
     _remove_old_runs(Path(settings.lake.runs), keep=plan.version)
     return plan
 
 
 def _remove_old_runs(folder: Path, keep: int) -> None:
-    versions = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True)
-    for version in [v for v in versions if v != keep][_RUNS_KEPT - 1 :]:
+    """Remove the hand-over folders of all but the newest runs that are over.
+
+    One without a summary may be under way: several days of a backfill are, at the same time.
+    """
+    now = time.time()
+    over = [
+        int(path.name)
+        for path in folder.glob("*")
+        if path.name.isdigit()
+        and int(path.name) != keep
+        and ((path / SUMMARY).exists() or now - path.stat().st_mtime > _ABANDONED_SECONDS)
+    ]
+    for version in sorted(over, reverse=True)[_RUNS_KEPT - 1 :]:
         shutil.rmtree(folder / str(version))
 
 
+@contextmanager
+def _lake(settings: Settings, config: PipelineConfig, plan: RunPlan) -> Iterator[None]:
+    """Keep other runs from the lake: none may read a day that another one is writing."""
+    with (
+        release_context(settings, config.release, plan.run_id) as context,
+        context.online.leases.hold(
+            "lake", plan.run_id, label=f"the lake {settings.lake.root}", wait=_LAKE_WAIT_SECONDS
+        ),
+    ):
+        yield
+
+
 def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
-    """Bring the run date's data into the lake."""
+    """Bring the run date's data into the lake.
+
+    Raises:
+        NothingToDoError: in a backfill, the day has no data.
+    """
     from pipelines.data.ingest import ingest
 
     config = load_pipeline_config(settings.config)
-    summary = ingest(spark, config.data, settings.lake, plan.run_date)
+    try:
+        with _lake(settings, config, plan):
+            summary = ingest(spark, config.data, settings.lake, plan.run_date)
+    except NoDataError as error:
+        if plan.run_type != "backfill":
+            raise
+        raise NothingToDoError(f"{plan.run_date} is left out: {error}") from error
     path = Path(settings.lake.run(plan.version).ingest_summary)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
@@ -119,7 +184,8 @@ def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> Non
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
     size_shuffles(spark, settings.lake.ratings)
-    build_features(spark, config, settings.lake, paths, plan.run_date)
+    with _lake(settings, config, plan):
+        build_features(spark, config, settings.lake, paths, plan.run_date, plan.training_days)
     inputs = BuildInputs(plan.run_date, paths, config, Path(paths.unit("features")))
     judge_data(spark, inputs)
     _prepare(config, feature_tables(spark, inputs), _shared_tables(paths))
@@ -233,6 +299,19 @@ def stage_step(runner: Runner, settings: Settings, plan: RunPlan, unit: Unit) ->
                 log.info("staged: %s agree", check)
 
 
+def stage_small(settings: Settings, plan: RunPlan, unit: Unit) -> bool:
+    """Stage a sealed version in this process, if its tables are small; returns whether it did.
+
+    Spark takes longer to start than these take to write.
+    """
+    with _release(settings, plan, unit) as context:
+        manifest = context.registry.sealed(unit, plan.version)
+    if sum(meta.rows for meta in manifest.tables) > _SMALL_ROWS:
+        return False
+    stage_step(LocalRunner(workers=1), settings, plan, unit)
+    return True
+
+
 def _stage_tables(context: ReleaseContext, manifest: Manifest, runner: Runner) -> None:
     staged = stage_missing_tables(context, manifest, runner)
     if staged is None:
@@ -250,40 +329,26 @@ def activate_step(settings: Settings, plan: RunPlan, unit: Unit) -> Activation:
         return activate(context, manifest, plan.activate)
 
 
-def rollback_step(
-    settings: Settings, unit: str, version: int | None, reason: str, owner: str
-) -> Rollback:
-    """Make an earlier version of a unit live again."""
-    config = load_pipeline_config(settings.config)
-    # In this process: a spawned one imports the program of its parent first, and Airflow's can't
-    # be imported in the environment that it gives to tasks.
-    runner = LocalRunner(workers=1)
-    with release_context(settings, config.release, owner) as context:
-        return roll_back(context, known_unit(unit), version, reason, runner, once=True)
+def finish_step(
+    settings: Settings, plan: RunPlan, rejected: Mapping[Unit, str] | None = None
+) -> RunSummary:
+    """Write down what became of every unit, as object storage and Redis have it.
 
-
-def retention_step(settings: Settings, unit: Unit, *, dry_run: bool) -> Removal:
-    """Remove a unit's old versions, or only say which; returns them."""
-    config = load_pipeline_config(settings.config)
-    with release_context(settings, config.release, "retention") as context:
-        removal = retain(context, unit, config.retention, dry_run=dry_run)
-    log.info("%s: %s %s", unit, "would remove" if dry_run else "removed", removal)
-    return removal
-
-
-def finish_step(settings: Settings, plan: RunPlan) -> RunSummary:
-    """Write down what became of every unit, as object storage and Redis have it."""
+    `rejected` says why somebody did not approve of a unit's version.
+    """
     config = load_pipeline_config(settings.config)
     with release_context(settings, config.release, plan.run_id) as context:
-        units = [_result(context, plan, unit) for unit in plan.units]
+        units = [_result(context, plan, unit, (rejected or {}).get(unit)) for unit in plan.units]
     summary = RunSummary(run_date=plan.run_date, version=plan.version, units=units)
-    path = Path(settings.lake.run(plan.version).root) / "summary.json"
+    path = Path(settings.lake.run(plan.version).root) / SUMMARY
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     return summary
 
 
-def _result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
+def _result(
+    context: ReleaseContext, plan: RunPlan, unit: Unit, rejection: str | None
+) -> UnitResult:
     pointer = context.online.pointers.get(unit)
     live = pointer.version if pointer else None
     manifest = context.registry.manifest(unit, plan.version)
@@ -299,7 +364,7 @@ def _result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
             reason="released by this run",
             metrics=manifest.metrics,
         )
-    refused = refusal(context, manifest, plan.activate)
+    refused = rejection or refusal(context, manifest, plan.activate)
     return UnitResult(
         unit=unit,
         outcome="refused" if refused else "failed",

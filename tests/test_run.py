@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
 from pipelines.run import (
+    attempt_owner,
     end_of_day,
     make_version,
     parse_version,
+    require_past,
     resolve_run_date,
     run_type_of,
 )
@@ -48,6 +50,18 @@ def test_run_date(
 def test_a_wrong_run_date_is_named(param: str) -> None:
     with pytest.raises(ConfigError, match=f"'{param}' is not a date"):
         resolve_run_date(param, INTERVAL_END, AFTER)
+
+
+def test_a_run_date_in_the_future_is_refused() -> None:
+    today = date(2026, 3, 5)
+    require_past(today, today)
+    with pytest.raises(ConfigError, match="run_date 2026-03-06 is in the future: today is"):
+        require_past(date(2026, 3, 6), today)
+
+
+def test_a_run_that_starts_over_is_another_attempt() -> None:
+    assert attempt_owner("manual__1", 0) == "manual__1"
+    assert len({attempt_owner("manual__1", times) for times in range(3)}) == 3
 
 
 @given(dates, attempts, dates, attempts)

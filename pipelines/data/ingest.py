@@ -16,7 +16,7 @@ from pipelines.data.days import UnfinishedDays, delete_day, held_days, write_day
 from pipelines.data.files import SparkFiles
 from pipelines.data.source import read_source
 from pipelines.data.validate import validate
-from pipelines.errors import DataError
+from pipelines.errors import NoDataError
 from pipelines.lake import Lake
 from pipelines.progress import progress
 
@@ -31,8 +31,9 @@ def ingest(spark: SparkSession, config: DataConfig, lake: Lake, run_date: date) 
     yet; other days stay as they are. Doing it again gives the same lake. One ingest at a time.
 
     Raises:
-        DataError: a source or a column is missing, the catalogue is empty, or the run date has
-            no accepted event; then no event is written.
+        NoDataError: there is no source, or the run date has no accepted event; then no event is
+            written.
+        DataError: a column is missing, or the catalogue is empty.
     """
     events_path = config.events.resolve(lake, run_date.isoformat())
     items_path = config.items.resolve(lake, run_date.isoformat())
@@ -152,7 +153,7 @@ def _require_events(tally: _Tally, run_date: date, path: str) -> None:
         return
     bad = {reason.value: n for (day, reason), n in tally.bad.items() if day == run_date}
     rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(bad.items()))
-    raise DataError(
+    raise NoDataError(
         f"no accepted event on {run_date} in {path}; "
         + (f"the newest is of {tally.newest}" if tally.newest else "nor on any other day")
         + (f"; quarantined: {rejected}" if rejected else "")

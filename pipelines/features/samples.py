@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as sf
@@ -45,9 +45,17 @@ _SAMPLE, _ASIDE, _ITEM, _USER = "sample", "aside", "item", "user"
 
 
 def build_features(
-    spark: SparkSession, config: PipelineConfig, lake: Lake, paths: RunPaths, run_date: date
+    spark: SparkSession,
+    config: PipelineConfig,
+    lake: Lake,
+    paths: RunPaths,
+    run_date: date,
+    training_days: int | None = None,
 ) -> DataSummary:
     """Write what the models of a run train on and serve with; doing it again replaces it.
+
+    With `training_days` only events of so many days, the run date among them, are known: to
+    samples, statistics and histories alike.
 
     * ``events``: all accepted events before the end of `run_date`, with ``is_holdout`` and
       ``is_validation``
@@ -73,7 +81,8 @@ def build_features(
     end_micros = int(end_of_day(run_date).timestamp()) * 1_000_000
     with progress("features", total=4, unit="steps") as advance:
         files.delete(work)
-        holdout = _write_inputs(spark, config, lake, paths, run_date)
+        first_day = run_date - timedelta(days=training_days - 1) if training_days else None
+        holdout = _write_inputs(spark, config, lake, paths, run_date, first_day)
         lake_name = lake_id(files, lake.ratings)
         summary = _summarize(spark, config, paths, run_date, holdout, lake_name)
         advance(1, f"{summary.rows:,} events of {summary.users:,} users")
@@ -109,18 +118,27 @@ def _require_whole_days(files: SparkFiles, lake: Lake, run_date: date) -> None:
 
 
 def _write_inputs(
-    spark: SparkSession, config: PipelineConfig, lake: Lake, paths: RunPaths, run_date: date
+    spark: SparkSession,
+    config: PipelineConfig,
+    lake: Lake,
+    paths: RunPaths,
+    run_date: date,
+    first_day: date | None,
 ) -> Holdout:
-    """Write this run's own copy of the events and of the catalogue."""
+    """Write this run's own copy of the events, none before `first_day`, and of the catalogue."""
+    is_known = sf.col(DAY) <= sf.lit(run_date)
+    if first_day:
+        is_known &= sf.col(DAY) >= sf.lit(first_day)
     events = (
         read_days(spark, lake.ratings, event_schema(config.data))
-        .where(sf.col(DAY) <= sf.lit(run_date))
+        .where(is_known)
         .select(*_EVENT)
         .persist()
     )
     try:
         if events.isEmpty():
-            raise DataError(f"{lake.ratings}: no event on {run_date} or before it")
+            since = f"from {first_day} to" if first_day else "up to"
+            raise DataError(f"{lake.ratings}: no event {since} the end of {run_date}")
         marked, holdout = mark_holdout(events, config.evaluation, run_date)
         marked = mark_validation(marked, holdout, run_date)
         marked.sortWithinPartitions(*_in_order()).write.mode("overwrite").parquet(paths.events)

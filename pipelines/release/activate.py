@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +27,8 @@ class Activation(BaseModel):
 
     outcome: Literal["live", "refused"]
     reason: str
+    #: Of what went live: version, run_date (ISO), and metrics by name.
+    facts: dict[str, Any] = {}
 
 
 def refusal(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> str | None:
@@ -77,7 +79,16 @@ def activate(
             withdrawn=desired.withdrawn if desired else {},
         )
         make_switch(context, lease, wanted, manifest)
-    return Activation(outcome="live", reason=f"version {version} is live")
+    return _live(manifest, f"version {version} is live")
+
+
+def _live(manifest: Manifest, reason: str) -> Activation:
+    facts = {
+        "version": manifest.version,
+        "run_date": manifest.run_date.isoformat(),
+        "metrics": {name: metric.value for name, metric in manifest.metrics.items()},
+    }
+    return Activation(outcome="live", reason=reason, facts=facts)
 
 
 def _ended(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> Activation | None:
@@ -85,5 +96,5 @@ def _ended(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> A
         return Activation(outcome="refused", reason=reason)
     pointer = context.online.pointers.get(manifest.unit)
     if pointer and pointer.version == manifest.version:
-        return Activation(outcome="live", reason=f"version {manifest.version} is already live")
+        return _live(manifest, f"version {manifest.version} is already live")
     return None

@@ -70,7 +70,7 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
         who=moved_by.who if moved_by else None,
         why=moved_by.why if moved_by else None,
         data_date=manifest.run_date,
-        data_age_days=(datetime.now(UTC).date() - manifest.run_date).days,
+        data_age_days=data_age_days(manifest),
         rows={name: meta.rows for name, meta in tables.items()},
         redis_bytes=sum(online.memory_of(unit, pointer.version, meta) for meta in tables.values()),
         replicas=_replicas(context, manifest),
@@ -78,6 +78,11 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
         metrics=manifest.metrics,
         problems=problems,
     )
+
+
+def data_age_days(manifest: Manifest) -> int:
+    """Return how many days the run date of a version is before today (UTC)."""
+    return (datetime.now(UTC).date() - manifest.run_date).days
 
 
 def _disagreements(

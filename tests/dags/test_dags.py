@@ -49,7 +49,13 @@ def daily(parsed: dict[str, Any]) -> dict[str, Any]:
 
 def test_no_import_errors(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert set(parsed["dags"]) == {"daily_retraining", "rollback", "retention"}
+    assert set(parsed["dags"]) == {
+        "daily_retraining",
+        "online_check",
+        "restore",
+        "retention",
+        "rollback",
+    }
 
 
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
@@ -64,7 +70,9 @@ def test_every_dag_is_documented_and_bounded(parsed: dict[str, Any]) -> None:
     for dag_id, dag in parsed["dags"].items():
         assert dag["tags"], dag_id
         assert dag["doc"], dag_id
-        assert None not in dag["timeouts"].values(), dag_id
+        # What waits for a person has a time of its own instead.
+        without = {task for task, seconds in dag["timeouts"].items() if seconds is None}
+        assert without == set(dag["response_seconds"]), dag_id
 
 
 def test_daily_retraining_graph(daily: dict[str, Any]) -> None:
@@ -78,7 +86,8 @@ def test_daily_retraining_graph(daily: dict[str, Any]) -> None:
     }
     for unit in ENABLED:
         expected[f"{unit}.build"] = [f"{unit}.stage"]
-        expected[f"{unit}.stage"] = [f"{unit}.activate"]
+        expected[f"{unit}.stage"] = [f"{unit}.approve"]
+        expected[f"{unit}.approve"] = [f"{unit}.activate"]
         expected[f"{unit}.activate"] = ["finish"]
     assert daily["downstream"] == expected
 
@@ -114,3 +123,48 @@ def test_daily_retraining_leaves_newer_versions_alone_unless_asked(daily: dict[s
     activate = daily["params"]["activate"]
     assert activate["enum"] == ["if_newest", "always", "never"]
     assert daily["defaults"]["activate"] == "if_newest"
+
+
+def test_the_form_names_units_and_bounds(daily: dict[str, Any]) -> None:
+    params, defaults = daily["params"], daily["defaults"]
+    assert params["run_date"]["format"] == "date"
+    assert defaults["units"] == params["units"]["items"]["enum"] == list(ENABLED)
+    # Airflow's form makes a choice of several out of these.
+    assert params["units"]["examples"] == list(ENABLED)
+    assert params["units"]["minItems"] == 1
+    assert params["training_days"]["minimum"] == 1
+    assert params["note"]["maxLength"] == 500
+    assert defaults["approval"] is False
+
+
+def test_an_approval_ends_by_itself(daily: dict[str, Any]) -> None:
+    waiting = daily["response_seconds"]
+    assert set(waiting) == {f"{unit}.approve" for unit in ENABLED}
+    assert {(seconds, *answers) for seconds, answers in waiting.values()} == {(12 * 3600, "Reject")}
+
+
+def test_trainings_share_the_machine_and_leave_room_for_a_rollback(parsed: dict[str, Any]) -> None:
+    slots = parsed["dags"]["daily_retraining"]["pool_slots"]
+    heavy = {task for task, taken in slots.items() if taken > 1}
+    assert heavy == {"features", *(f"{unit}.build" for unit in ENABLED)}
+    (taken,) = {slots[task] for task in heavy}
+    # Airflow's default pool, which always exists, has 128 slots.
+    assert 2 * taken < 128 - 20
+    assert 3 * taken > 128
+    daily = parsed["dags"]["daily_retraining"]["weights"]
+    assert min(parsed["dags"]["rollback"]["weights"].values()) > max(daily.values())
+
+
+def test_days_of_a_backfill_take_turns_at_the_lake(daily: dict[str, Any]) -> None:
+    assert {task for task, n in daily["at_once"].items() if n == 1} == {"ingest", "features"}
+
+
+def test_a_run_that_takes_too_long_is_told(daily: dict[str, Any]) -> None:
+    assert daily["deadlines"] == [4 * 3600]
+
+
+def test_what_goes_live_updates_an_asset(parsed: dict[str, Any]) -> None:
+    outlets = parsed["dags"]["daily_retraining"]["outlets"]
+    for unit in ENABLED:
+        assert outlets[f"{unit}.activate"] == [f"ferry_{unit}"]
+    assert parsed["dags"]["rollback"]["outlets"] == {"roll_back": ["ferry_rollback"]}

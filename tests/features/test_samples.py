@@ -311,7 +311,7 @@ def test_a_lake_that_can_not_be_trusted_is_refused(spark: SparkSession, tmp_path
     with pytest.raises(DataError, match="the lake has no events yet: run ingest first"):
         build_features(spark, config, lake, paths, RUN_DATE)
     write_lake(spark, lake, config, [Event(1, 1, 4.0, END)], {1: Item((), None)})
-    with pytest.raises(DataError, match="no event on 2024-03-05 or before it"):
+    with pytest.raises(DataError, match="no event up to the end of 2024-03-05"):
         build_features(spark, config, lake, paths, RUN_DATE)
     UnfinishedDays(SparkFiles(spark), lake.ratings).start({RUN_DATE})
     with pytest.raises(DataError, match="ingest of 2024-03-05 is at work or was interrupted"):

@@ -1,0 +1,68 @@
+"""A person's yes before a version goes live."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk.exceptions import AirflowSkipException
+from ferry_tasks import PLAN_TASK, ferry_task, nothing_to_do, skip_unless_planned
+
+from pipelines.config import OperationsConfig
+from pipelines.models_config import Unit
+
+_APPROVE, _REJECT = "Approve", "Reject"
+_REJECTION = "rejection"
+
+
+class ReleaseApproval(HITLOperator):
+    """Asks whether a unit's staged version may go live, if the run's form wants that.
+
+    Not Airflow's own ApprovalOperator: that one skips what comes next without a word, and here
+    `activate` and the run's summary say who rejected the version.
+    """
+
+    def __init__(self, *, unit: Unit, operations: OperationsConfig, **kwargs: Any) -> None:
+        super().__init__(
+            subject=f"{unit}: may this version go live?",
+            options=[_APPROVE, _REJECT],
+            defaults=_APPROVE if operations.approval_default == "approve" else _REJECT,
+            response_timeout=timedelta(hours=operations.approval_hours),
+            # It would race with the time to respond.
+            execution_timeout=None,
+            **kwargs,
+        )
+        self.unit = unit
+
+    def execute(self, context: Any) -> Any:
+        """Ask, with metrics and gates; skipped if nobody is to be asked."""
+        plan = context["ti"].xcom_pull(task_ids=PLAN_TASK)
+        skip_unless_planned(plan, self.unit)
+        if reason := nothing_to_do(context):
+            raise AirflowSkipException(reason)
+        if not context["params"]["approval"]:
+            raise AirflowSkipException("the run was started without asking for approval")
+        if plan["run_type"] == "backfill":
+            raise AirflowSkipException("nobody is asked in a backfill")
+        with ferry_task() as settings:
+            from pipelines import operations
+            from pipelines.run import RunPlan
+
+            self.body = operations.approval_text(settings, RunPlan.model_validate(plan), self.unit)
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Take the answer, and keep why there will be no activation if it is no."""
+        answer = super().execute_complete(context, event)
+        user = answer["responded_by_user"]
+        if answer["chosen_options"] == [_REJECT]:
+            reason = f"rejected by {user['name']}" if user else "rejected: nobody answered in time"
+            context["ti"].xcom_push(_REJECTION, reason)
+        return answer
+
+
+def rejection(context: Any, unit: Unit) -> str | None:
+    """Return why a unit's version was rejected in this run, or None."""
+    reason: str | None = context["ti"].xcom_pull(task_ids=f"{unit}.approve", key=_REJECTION)
+    return reason
