@@ -41,7 +41,7 @@ class AirflowApi:
 
     def __init__(self, base_url: str, user: str, password: str) -> None:
         self._client = httpx.Client(base_url=base_url, timeout=10, trust_env=False)
-        answer = self._send("POST", "/auth/token", {"username": user, "password": password})
+        answer = self.send("POST", "/auth/token", {"username": user, "password": password})
         self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class AirflowApi:
         """
         deadline = time.monotonic() + _DAG_SECONDS
         while time.monotonic() < deadline and is_alive():
-            dag = self._send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
+            dag = self.send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
             parsed = dag and dag["last_parsed_time"]
             if parsed and datetime.fromisoformat(parsed) >= since and not dag["is_stale"]:
                 if dag["has_import_errors"]:
@@ -79,48 +79,48 @@ class AirflowApi:
 
     def ask_to_parse(self, dag_id: str) -> None:
         """Have the DAG's file read now and not when its turn comes."""
-        dag = self._send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
+        dag = self.send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
         if dag:
             # 409: somebody has asked already.
-            self._send("PUT", f"/api/v2/parseDagFile/{dag['file_token']}", conflict_ok=True)
+            self.send("PUT", f"/api/v2/parseDagFile/{dag['file_token']}", conflict_ok=True)
 
     def set_paused(self, dag_id: str, paused: bool) -> None:
         """Pause the DAG, or have its schedule and its runs go on."""
-        self._send("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": paused})
+        self.send("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": paused})
 
     def is_paused(self, dag_id: str) -> bool:
         """Return whether the DAG is paused; one that Airflow does not know counts as paused."""
-        dag = self._send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
+        dag = self.send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
         return dag is None or bool(dag["is_paused"])
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         """Start the run `run_id`; asking again for the same id does no harm."""
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
-        self._send("POST", f"/api/v2/dags/{dag_id}/dagRuns", body, conflict_ok=True)
+        self.send("POST", f"/api/v2/dags/{dag_id}/dagRuns", body, conflict_ok=True)
 
     def unfinished_runs(self, dag_id: str) -> list[str]:
         """Return the ids of the runs that are queued or running."""
-        answer = self._send(
+        answer = self.send(
             "GET", f"/api/v2/dags/{dag_id}/dagRuns?" + "&".join(f"state={s}" for s in _UNFINISHED)
         )
         return [run["dag_run_id"] for run in answer["dag_runs"]]
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return queued, running, success or failed."""
-        return str(self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])
+        return str(self.send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def end_run(self, dag_id: str, run_id: str) -> None:
         """End a run as failed; Airflow stops its running tasks."""
-        self._send("PATCH", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
+        self.send("PATCH", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})
 
     def task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """Return all tasks of a run."""
-        answer = self._send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
+        answer = self.send("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
         return [TaskInstance.model_validate(task) for task in answer["task_instances"]]
 
     def task_order(self, dag_id: str) -> list[str]:
         """Return the task ids of a DAG, upstream before downstream."""
-        answer = self._send("GET", f"/api/v2/dags/{dag_id}/tasks")
+        answer = self.send("GET", f"/api/v2/dags/{dag_id}/tasks")
         downstream = {t["task_id"]: t["downstream_task_ids"] for t in answer["tasks"]}
         order: list[str] = []
 
@@ -137,14 +137,14 @@ class AirflowApi:
     def returned(self, dag_id: str, run_id: str, task_id: str) -> Any:
         """Return what a task returned, or None."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
-        entry = self._send("GET", f"{path}/xcomEntries/return_value", missing_ok=True)
+        entry = self.send("GET", f"{path}/xcomEntries/return_value", missing_ok=True)
         return entry and entry["value"]
 
     def _import_errors(self) -> str:
-        answer = self._send("GET", "/api/v2/importErrors")
+        answer = self.send("GET", "/api/v2/importErrors")
         return "\n".join(f"{e['filename']}:\n{e['stack_trace']}" for e in answer["import_errors"])
 
-    def _send(
+    def send(
         self,
         method: str,
         path: str,

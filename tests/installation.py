@@ -10,15 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from local.airflow_api import AirflowApi
+from local.environment import Schedule
+from local.health import free_ports
 from local.home import load_home
 from local.run import connect
 from local.stack import Stack
@@ -58,7 +61,7 @@ class Installation:
         return json.loads(result.stdout)
 
     @contextmanager
-    def airflow(self) -> Iterator[Dags]:
+    def airflow(self, schedule: Schedule | None = None) -> Iterator[Dags]:
         """Have services and Airflow up, without a schedule, and with `recs` alone enabled.
 
         What runs so already is left as it is.
@@ -76,9 +79,44 @@ class Installation:
             since = datetime.now(UTC)
             if stack.airflow.is_running():
                 since = datetime.min.replace(tzinfo=UTC)
-            stack.airflow_up(None)
+            stack.airflow_up(schedule)
             with connect(stack) as api:
                 yield Dags(api, home.airflow, stack.airflow.is_running, since)
+
+    def kill_airflow(self) -> None:
+        """End Airflow and its tasks as a power failure would."""
+        airflow = self.folder / "home" / "airflow"
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ().get("AIRFLOW_HOME")
+            except psutil.Error:
+                continue
+            if environment == str(airflow):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+@contextmanager
+def installed(folder: Path, **environment: str) -> Iterator[Installation]:
+    """Give an installation in `folder`, which holds a pipeline.yaml; it is down afterwards."""
+    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
+    installation = Installation(
+        {
+            **keep,
+            "FERRY_HOME": str(folder / "home"),
+            "FERRY_CONFIG": str(folder / "pipeline.yaml"),
+            **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
+            **environment,
+        },
+        folder,
+    )
+    try:
+        yield installation
+    finally:
+        down = installation.run("local", "down")
+        assert down.returncode == 0, down.stderr
 
 
 @dataclass(frozen=True)
@@ -110,7 +148,10 @@ class Dags:
         return run_id
 
     def run(self, dag_id: str, conf: dict[str, Any]) -> DagRun:
-        run_id = self.trigger(dag_id, conf)
+        return self.wait(dag_id, self.trigger(dag_id, conf))
+
+    def wait(self, dag_id: str, run_id: str) -> DagRun:
+        """Wait for a run's end."""
         deadline = time.monotonic() + _DAG_SECONDS
         while (state := self.api.run_state(dag_id, run_id)) in ("queued", "running"):
             assert self.is_alive()
@@ -124,8 +165,11 @@ class Dags:
         return DagRun(run_id, state, {n: task.state for n, task in tasks.items()}, logs)
 
 
-def write_movielens(folder: Path) -> None:
-    """Two tastes: even users like even items. The last lines of the ratings are broken."""
+def write_movielens(folder: Path, empty_day: int | None = None) -> None:
+    """Two tastes: even users like even items. The last lines of the ratings are broken.
+
+    There are events on each of 25 days but the one `empty_day` days before the last.
+    """
     rng = random.Random(7)
     folder.mkdir()
     with (folder / "movies.csv").open("w", newline="") as file:
@@ -142,6 +186,8 @@ def write_movielens(folder: Path) -> None:
             liked = rng.sample(range(user % 2, ITEMS, 2), 17)
             disliked = rng.sample(range(1 - user % 2, ITEMS, 2), 8)
             for position, item in enumerate(rng.sample([*liked, *disliked], 25)):
+                if position == empty_day:
+                    continue
                 likes = item % 2 == user % 2
                 rating = rng.choice([4.0, 4.5, 5.0] if likes else [0.5, 1.0, 2.0])
                 writer.writerow([user, item, rating, newest - position * 86_400 - user])

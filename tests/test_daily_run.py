@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from local.health import free_ports
 from pipelines.config import PROJECT_ROOT
 from pipelines.errors import ServiceError
-from tests.installation import RUN_SECONDS, DagRun, Installation, write_movielens
+from tests.installation import RUN_SECONDS, DagRun, Installation, installed, write_movielens
 
 RUN_DATE = "2026-03-05"
 LIVE = 202603050001
@@ -60,23 +58,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     for unit in set(BUILT) - {"recs"}:
         config["models"][unit]["enabled"] = False
     (folder / "recs.yaml").write_text(yaml.safe_dump(config))
-    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
-    installed = Installation(
-        {
-            **keep,
-            "FERRY_HOME": str(folder / "home"),
-            "FERRY_CONFIG": str(folder / "pipeline.yaml"),
-            **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
-        },
-        folder,
-    )
-    try:
-        yield installed
-    finally:
-        down = installed.run("local", "down")
-        assert down.returncode == 0, down.stderr
+    with installed(folder) as installation:
+        yield installation
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +176,8 @@ def test_a_config_typo_is_one_line(installation: Installation) -> None:
     assert "Traceback" not in result.stderr
 
 
-def live_recs(installed: Installation) -> dict[str, Any]:
-    status: dict[str, Any] = next(u for u in installed.ferry("status") if u["unit"] == "recs")
+def live_recs(released: Installation) -> dict[str, Any]:
+    status: dict[str, Any] = next(u for u in released.ferry("status") if u["unit"] == "recs")
     return status
 
 

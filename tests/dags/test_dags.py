@@ -160,7 +160,7 @@ def test_days_of_a_backfill_take_turns_at_the_lake(daily: dict[str, Any]) -> Non
 
 
 def test_a_run_that_takes_too_long_is_told(daily: dict[str, Any]) -> None:
-    assert daily["deadlines"] == [4 * 3600]
+    assert daily["deadlines"] == ["4:00:00"]
 
 
 def test_what_goes_live_updates_an_asset(parsed: dict[str, Any]) -> None:
