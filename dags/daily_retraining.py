@@ -132,8 +132,10 @@ def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with ferry_task() as settings:
         from pipelines import steps
+        from pipelines.models import registry
         from pipelines.run import RunPlan
 
+        registry.load(unit)
         steps.build_step(None, settings, RunPlan.model_validate(plan), unit)
 
 

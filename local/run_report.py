@@ -18,6 +18,7 @@ from local.home import Home
 from local.run_view import NOT_RUN
 from local.task_log import error_of
 from pipelines.lake import Lake
+from pipelines.work_time import seconds_at_work, work_times
 
 _OUTCOME_COLOURS = {"live": "green", "failed": "bold red"}
 
@@ -28,7 +29,7 @@ def print_report(console: Console, home: Home, run: DagRun, seconds: float) -> N
     _print_errors(console, run, tasks)
     version = run.version()
     _print_units(console, home, version)
-    _print_durations(console, tasks, seconds)
+    _print_durations(console, tasks, seconds, home, version)
     _print_suggestions(console, home, version)
 
 
@@ -73,13 +74,19 @@ def _print_units(console: Console, home: Home, version: int | None) -> None:
     console.print(table)
 
 
-def _print_durations(console: Console, tasks: list[TaskInstance], seconds: float) -> None:
+def _print_durations(
+    console: Console, tasks: list[TaskInstance], seconds: float, home: Home, version: int | None
+) -> None:
     table = Table("task", "state", "seconds", title="Tasks", title_justify="left")
     table.columns[2].justify = "right"
     for task in tasks:
         took = "" if task.duration is None or task.state in NOT_RUN else f"{task.duration:.1f}"
         table.add_row(task.task_id, task.state or "not started", took)
     table.add_row("[bold]whole run[/]", "", f"{seconds:.1f}")
+    if version is not None:
+        # The rest is scheduling, and the start of processes that nothing else was done beside.
+        worked = seconds_at_work(work_times(Lake(str(home.lake)).run(version)))
+        table.add_row("at work", "", f"{worked:.1f}")
     console.print(table)
 
 

@@ -25,6 +25,7 @@ from pipelines.errors import (
     find_in_text,
 )
 from pipelines.logs import configure_logging
+from pipelines.models import registry
 from pipelines.models_config import Unit
 from pipelines.release.runners import SparkRunner
 from pipelines.run import RunPlan
@@ -45,6 +46,8 @@ def run_step(settings: Settings, step: str, plan: RunPlan, unit: Unit | None) ->
         ConfigError: there is no such step, or it needs a unit.
     """
     name = f"ferry {step} {unit or ''} {plan.version}"
+    if step == "build" and unit:
+        registry.load(unit)
     with spark_session(name) as spark:
         match step, unit:
             case "ingest", None:

@@ -36,6 +36,7 @@ from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import verify_version
 from pipelines.run import ActivateMode, RunPlan, RunType, attempt_owner, require_past
 from pipelines.spark import size_shuffles
+from pipelines.work_time import timed
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -155,6 +156,7 @@ def _lake(settings: Settings, config: PipelineConfig, plan: RunPlan) -> Iterator
         yield
 
 
+@timed
 def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     """Bring the run date's data into the lake.
 
@@ -176,6 +178,7 @@ def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
 
 
+@timed
 def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     """Compute samples and features, the rankers' feature tables, and the verdicts on the data."""
     from pipelines.features.samples import build_features
@@ -205,6 +208,7 @@ def _prepare(config: PipelineConfig, tables: Any, folder: Path) -> PreparedTable
     )
 
 
+@timed
 def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, unit: Unit) -> None:
     """Train, evaluate, judge, upload and seal one unit; what is sealed already is left as it is.
 
@@ -274,6 +278,7 @@ def release_refusal(settings: Settings, plan: RunPlan, unit: Unit) -> str | None
         return refusal(context, context.registry.sealed(unit, plan.version), plan.activate)
 
 
+@timed
 def stage_step(runner: Runner, settings: Settings, plan: RunPlan, unit: Unit) -> None:
     """Put a sealed version online beside the live one and compare its answers.
 
@@ -322,6 +327,7 @@ def _stage_tables(context: ReleaseContext, manifest: Manifest, runner: Runner) -
     log.info("staged: %s", staged.describe())
 
 
+@timed
 def activate_step(settings: Settings, plan: RunPlan, unit: Unit) -> Activation:
     """Switch one unit to this run's version, or say why not."""
     with _release(settings, plan, unit) as context:
@@ -329,6 +335,7 @@ def activate_step(settings: Settings, plan: RunPlan, unit: Unit) -> Activation:
         return activate(context, manifest, plan.activate)
 
 
+@timed
 def finish_step(
     settings: Settings, plan: RunPlan, rejected: Mapping[Unit, str] | None = None
 ) -> RunSummary:

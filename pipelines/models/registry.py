@@ -53,6 +53,11 @@ def needs_spark(unit: Unit) -> bool:
     return _BUILDERS[unit].needs_spark
 
 
+def load(unit: Unit) -> None:
+    """Import the unit's builder, and with it TensorFlow where the unit needs it."""
+    importlib.import_module(_BUILDERS[unit].module)
+
+
 def feature_tables(unit: Unit) -> tuple[str, ...]:
     """Return which of the shared feature tables the unit's versions carry."""
     return _BUILDERS[unit].feature_tables

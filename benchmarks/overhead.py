@@ -1,0 +1,106 @@
+"""How much of a run is neither training nor data work: scheduling, process starts, idling.
+
+Whole runs of the daily DAG, as `make run` makes them, each in a folder and on ports of its own. A
+step is at work from when its process is up (Spark's session is there, TensorFlow is imported) until
+it is done; the overhead is the time of the run in which no step was. What a step's start costs
+another step that is at work beside it, on the same processors, does not count here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Annotated, NamedTuple
+
+import typer
+
+from benchmarks.setting import machine, save
+from local import health
+from pipelines.config import PROJECT_ROOT
+from pipelines.lake import Lake
+from pipelines.work_time import seconds_at_work, work_times
+
+_SERVICES = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
+_LIMIT = 0.35
+
+
+class Run(NamedTuple):
+    """One run: seconds from its trigger to its end, and in which some step was at work."""
+
+    wall: float
+    work: float
+
+    @property
+    def overhead(self) -> float:
+        """The share of the run in which nothing was at work."""
+        return 1 - self.work / self.wall
+
+
+def measure(data: Path, run_date: str) -> Run:
+    """Make one run in a home of its own, and remove it."""
+    with tempfile.TemporaryDirectory(prefix="ferry-overhead-") as home:
+        ports = zip(_SERVICES, health.free_ports(len(_SERVICES)), strict=True)
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW"))},
+            "FERRY_HOME": home,
+            **{f"FERRY_{name}_PORT": str(port) for name, port in ports},
+        }
+
+        def local(*arguments: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-m", "local", *arguments],
+                cwd=PROJECT_ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                raise RuntimeError(f"{' '.join(arguments)} failed: {done.stdout}{done.stderr}")
+            return done.stdout
+
+        try:
+            output = local("run", f"--data={data}", f"--run-date={run_date}")
+        finally:
+            local("down")
+        seconds = re.search(r"whole run\W+([\d.]+)", output)
+        (version,) = [int(v) for v in re.findall(r"Run date .*, version (\d+)", output)]
+        if seconds is None:
+            raise RuntimeError(f"no duration in: {output}")
+        works = work_times(Lake(f"{home}/lake").run(version))
+        return Run(float(seconds[1]), seconds_at_work(works))
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="A MovieLens folder.")],
+    run_date: str = "2018-09-24",
+    repetitions: Annotated[int, typer.Option(min=1)] = 3,
+) -> None:
+    """Measure, print and save."""
+    runs = [measure(data, run_date) for _ in range(repetitions)]
+    overhead = median(run.overhead for run in runs)
+    lines = [
+        f"{machine()}; {data.name}, {repetitions} runs",
+        "",
+        "| run | seconds | at work | overhead |",
+        "| --- | ---: | ---: | ---: |",
+        *(
+            f"| {number} | {run.wall:.0f} | {run.work:.0f} | {run.overhead:.0%} |"
+            for number, run in enumerate(runs, start=1)
+        ),
+        "",
+        f"Median overhead: {overhead:.0%} (at most {_LIMIT:.0%} wanted).",
+    ]
+    table = "\n".join(lines) + "\n"
+    print(table)
+    figures = {"median_overhead": overhead, "runs": [run._asdict() for run in runs]}
+    save("overhead", {"machine": machine(), "data": data.name, **figures}, table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
