@@ -33,6 +33,10 @@ class RunPlan(BaseModel):
     run_id: str
     units: tuple[Unit, ...]
     activate: ActivateMode = "if_newest"
+    #: Why a person started the run, in their words.
+    note: str = ""
+    #: The models learn from this many days before the end of the run date; None: from all.
+    training_days: int | None = None
 
 
 def resolve_run_date(

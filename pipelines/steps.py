@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config import PipelineConfig, Settings, load_pipeline_config
 from pipelines.errors import ReleaseError
 from pipelines.lake import RunPaths
 from pipelines.models import registry as models
-from pipelines.models.base import BuildInputs, Metric
+from pipelines.models.base import BuildInputs
 from pipelines.models_config import Unit
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build, judge_data
 from pipelines.release.manifest import Manifest
+from pipelines.release.outcome import RunSummary, unit_result
 from pipelines.release.publish import publish
 from pipelines.release.retention import Removal, build_lease, retain
 from pipelines.release.rollback import Rollback, roll_back
@@ -45,28 +44,6 @@ log = logging.getLogger(__name__)
 
 #: Hand-over folders of this many runs are kept for a look; the versions themselves are elsewhere.
 _RUNS_KEPT = 3
-
-
-class UnitResult(BaseModel):
-    """What became of one unit in a run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    unit: str
-    outcome: Literal["live", "refused", "failed"]
-    version: int | None
-    reason: str
-    metrics: dict[str, Metric] = {}
-
-
-class RunSummary(BaseModel):
-    """What became of a run (``runs/<version>/summary.json``)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    run_date: date
-    version: int
-    units: list[UnitResult]
 
 
 def plan_run(
@@ -275,38 +252,12 @@ def finish_step(settings: Settings, plan: RunPlan) -> RunSummary:
     """Write down what became of every unit, as object storage and Redis have it."""
     config = load_pipeline_config(settings.config)
     with release_context(settings, config.release, plan.run_id) as context:
-        units = [_result(context, plan, unit) for unit in plan.units]
+        units = [unit_result(context, plan, unit) for unit in plan.units]
     summary = RunSummary(run_date=plan.run_date, version=plan.version, units=units)
     path = Path(settings.lake.run(plan.version).root) / "summary.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     return summary
-
-
-def _result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
-    pointer = context.online.pointers.get(unit)
-    live = pointer.version if pointer else None
-    manifest = context.registry.manifest(unit, plan.version)
-    if manifest is None:
-        return UnitResult(
-            unit=unit, outcome="failed", version=live, reason=f"{plan.version} was not built"
-        )
-    if live == plan.version:
-        return UnitResult(
-            unit=unit,
-            outcome="live",
-            version=live,
-            reason="released by this run",
-            metrics=manifest.metrics,
-        )
-    refused = refusal(context, manifest, plan.activate)
-    return UnitResult(
-        unit=unit,
-        outcome="refused" if refused else "failed",
-        version=live,
-        reason=refused or f"{plan.version} was built but did not go live",
-        metrics=manifest.metrics,
-    )
 
 
 def require_success(summary: RunSummary) -> None:
