@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -41,11 +42,7 @@ def metric_history(
     `last` is how many run dates at most; with `until`, no version that is newer than it. Versions
     that retention removed count: their manifests are kept.
     """
-    manifests = []
-    for manifest in _newest_of_each_date(registry, unit, until):
-        if len(manifests) == last:
-            break
-        manifests.append(manifest)
+    manifests = list(itertools.islice(_newest_of_each_date(registry, unit, until), last))
     if not manifests:
         return []
     live = _live_since(registry, unit, manifests)
