@@ -133,7 +133,8 @@ def filesystem_of(path: str) -> tuple[Any, str]:
     if "://" not in path:
         return fs.LocalFileSystem(), path
     # Hadoop says s3a where everyone else says s3.
-    return fs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+    filesystem, target = fs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+    return filesystem, target
 
 
 class IngestSummary(_Summary):

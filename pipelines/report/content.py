@@ -205,7 +205,8 @@ def _data_gates(paths: RunPaths, built: Sequence[Manifest]) -> list[GateResult]:
     file = Path(paths.data_gates)
     if file.exists():
         return _GATES.validate_json(file.read_bytes())
-    return [gate for manifest in built[:1] for gate in manifest.gates if gate.group == "data"]
+    sealed = ([gate for gate in manifest.gates if gate.group == "data"] for manifest in built)
+    return next((gates for gates in sealed if gates), [])
 
 
 def _summary(kind: type[S], path: str, name: str, built: Sequence[Manifest]) -> S | None:

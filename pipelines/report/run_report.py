@@ -43,8 +43,8 @@ def write_run_report(
     content = gather(context, config, plan, tasks, before)
     history = partial(metric_history, context.registry, last=_RUN_DATES, until=plan.version)
     with ThreadPoolExecutor(len(plan.units) or 1) as pool:
-        histories = dict(zip(plan.units, pool.map(history, plan.units), strict=True))
-    html = render(content, histories, before)
+        lines = list(pool.map(history, plan.units))
+    html = render(content, dict(zip(map(str, plan.units), lines, strict=True)), before)
     return context.registry.put_report(plan.version, plan.run_id, html, content.model_dump_json())
 
 
@@ -117,6 +117,7 @@ def render(
         "units": [_view(unit, content, histories[unit.unit]) for unit in content.units],
         "before": before,
         "list_changes": _list_changes(content.samples, before.samples) if before else [],
+        "coverage": [found for unit in content.units for found in _coverage(unit)],
         "bad_reasons": _bad_reasons(content),
         "slowest": timed[:_SLOWEST_TASKS],
         "run_dates": _RUN_DATES,
@@ -148,6 +149,27 @@ def _row(name: str, metric: Metric, day_before: RunDateLine | None) -> _MetricRo
         champion=None if champion is None else _Change.of(metric, champion),
         yesterday=None if yesterday is None else _Change.of(metric, yesterday),
     )
+
+
+@dataclass(frozen=True)
+class _Coverage:
+    unit: str
+    measure: str
+    value: float
+    beside: dict[str, float | None]
+
+
+def _coverage(unit: UnitContent) -> list[_Coverage]:
+    """Return how much of the catalogue is shown: of the evaluated lists, and of all lists."""
+    found = []
+    if metric := unit.outcome.metrics.get("coverage"):
+        measure = "coverage of the holdout's lists"
+        found.append(_Coverage(unit.unit, measure, metric.value, dict(metric.baselines)))
+    for gate in unit.gates:
+        if gate.group == "lists" and gate.value is not None:
+            measure = f"{gate.name.replace('_', ' ')} of all lists"
+            found.append(_Coverage(unit.unit, measure, gate.value, {"threshold": gate.threshold}))
+    return found
 
 
 def _bad_reasons(content: RunContent) -> dict[str, int]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.errors import FerryError
 from pipelines.models_config import RANKERS, Unit
-from pipelines.online.client import Answer, FerryClient, Method, ScoredItem
+from pipelines.online.client import Answer, FerryClient, Method, ScoredItem, SimilarSource
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Golden
 from pipelines.release.state import live_version
@@ -76,7 +78,8 @@ def sample_users(
     golden = _golden_rows(context, units)
     users = _with_history(context, golden, before)
     items = next((ids for ids in _ids(golden, _ITEM_TABLES)), [])[:_ITEMS]
-    return [_sample(context.client, user, units, items) for user in (*users, STRANGER)]
+    asker = _Asker(context.client, units, items)
+    return [asker.sample(user) for user in (*users, STRANGER)]
 
 
 def _golden_rows(context: ReleaseContext, units: Sequence[Unit]) -> dict[Unit, Golden]:
@@ -121,60 +124,62 @@ def _with_history(
     return []
 
 
-def _sample(
-    client: FerryClient, user: str, units: Sequence[Unit], fallback: Sequence[str]
-) -> SampleUser:
-    recommended = None
-    if "recs" in units:
-        recommended = _ask("list", "recs", lambda: client.recommend(user, _ITEMS))
-    shown = recommended.items if recommended else []
-    candidates = [item.item_id for item in shown] or list(fallback)
-    ranked = [
-        _ask(
-            f"ranked by {method}",
-            unit,
-            lambda method=method, unit=unit: client.rank(user, candidates, method, unit),
+@dataclass(frozen=True)
+class _Asker:
+    """Asks each way of serving; one that failed is not asked again: it might hang each time."""
+
+    client: FerryClient
+    units: Sequence[Unit]
+    fallback: Sequence[str]
+    failed: dict[tuple[str, Unit], str] = field(default_factory=dict)
+
+    def sample(self, user: str) -> SampleUser:
+        recommended = None
+        if "recs" in self.units:
+            recommended = self._ask("list", "recs", partial(self.client.recommend, user, _ITEMS))
+        shown = recommended.items if recommended else []
+        liked = shown[0] if shown and user != STRANGER else None
+        candidates = [item.item_id for item in shown] or self.fallback
+        return SampleUser(
+            user_id=user,
+            recommended=recommended,
+            ranked=self._ranked(user, candidates) if candidates else [],
+            similar_to=liked,
+            similar=self._similar(liked.item_id) if liked else [],
         )
-        for unit, method in _METHODS.items()
-        if unit in units and candidates
-    ]
-    liked = shown[0] if shown else None
-    similar = []
-    if liked and user != STRANGER:
-        if "embeddings" in units:
-            similar.append(
-                _ask(
-                    "similar by embeddings",
-                    "embeddings",
-                    lambda: client.similar(liked.item_id, _SIMILAR),
+
+    def _ranked(self, user: str, candidates: Sequence[str]) -> list[WayAnswer]:
+        rank = partial(self.client.rank, user, candidates)
+        return [
+            self._ask(f"ranked by {method}", unit, partial(rank, method, unit))
+            for unit, method in _METHODS.items()
+            if unit in self.units
+        ]
+
+    def _similar(self, item_id: str) -> list[WayAnswer]:
+        sources: dict[Unit, tuple[str, SimilarSource]] = {
+            "embeddings": ("similar by embeddings", "embeddings"),
+            "recs": ("liked by the same users", "recs"),
+        }
+        return [
+            self._ask(way, unit, partial(self.client.similar, item_id, _SIMILAR, source))
+            for unit, (way, source) in sources.items()
+            if unit in self.units
+        ]
+
+    def _ask(self, way: str, unit: Unit, question: Callable[[], Answer]) -> WayAnswer:
+        if (way, unit) not in self.failed:
+            try:
+                answer = question()
+            except FerryError as error:
+                log.warning("%s, %s: %s", way, unit, error)
+                self.failed[way, unit] = str(error)
+            else:
+                return WayAnswer(
+                    way=way,
+                    unit=answer.unit,
+                    version=answer.version,
+                    items=answer.items,
+                    note=answer.note,
                 )
-            )
-        similar.append(
-            _ask(
-                "liked by the same users",
-                "recs",
-                lambda: client.similar(liked.item_id, _SIMILAR, "recs"),
-            )
-        )
-    return SampleUser(
-        user_id=user,
-        recommended=recommended,
-        ranked=ranked,
-        similar_to=liked if similar else None,
-        similar=similar,
-    )
-
-
-def _ask(way: str, unit: str, question: Callable[[], Answer]) -> WayAnswer:
-    try:
-        answer = question()
-    except FerryError as error:
-        log.warning("%s, %s: %s", way, unit, error)
-        return WayAnswer(way=way, unit=unit, missing=str(error))
-    return WayAnswer(
-        way=way,
-        unit=answer.unit,
-        version=answer.version,
-        items=answer.items,
-        note=answer.note,
-    )
+        return WayAnswer(way=way, unit=unit, missing=self.failed[way, unit])
