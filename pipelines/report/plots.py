@@ -71,7 +71,8 @@ def line_plot(series: MetricSeries) -> LinePlot | None:
         return None
     low, high = min(finite), max(finite)
     room = (high - low) * _ROOM or abs(high) * _ROOM or 1.0
-    low, high = low - room, high + room
+    # Below 0 there is nothing to see of values that can't be negative.
+    low, high = max(low - room, min(low, 0.0)), high + room
     first, last = series.dates[0], series.dates[-1]
     days = (last - first).days
     curves = []

@@ -9,6 +9,7 @@ from functools import partial
 
 from pipelines.config import PipelineConfig
 from pipelines.models.base import Metric
+from pipelines.models_config import Unit
 from pipelines.release.context import ReleaseContext
 from pipelines.release.history import (
     RunDateLine,
@@ -27,6 +28,8 @@ __all__ = ["TaskTime", "render", "write_run_report"]
 
 _RUN_DATES = 30
 _SLOWEST_TASKS = 15
+#: Units that give lists or vectors; the others predict a probability.
+_LIST_UNITS: tuple[Unit, ...] = ("recs", "embeddings")
 
 
 def write_run_report(
@@ -90,6 +93,10 @@ class _UnitView:
     def name(self) -> str:
         return self.content.unit
 
+    @property
+    def predicts(self) -> bool:
+        return self.name not in _LIST_UNITS
+
 
 @dataclass(frozen=True)
 class _ListChange:
@@ -100,6 +107,10 @@ class _ListChange:
     came: list[str]
     went: list[str]
     kept: int
+
+    @property
+    def is_same(self) -> bool:
+        return not self.came and not self.went
 
 
 def render(

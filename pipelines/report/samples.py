@@ -159,7 +159,7 @@ class _Asker:
     def _similar(self, item_id: str) -> list[WayAnswer]:
         sources: dict[Unit, tuple[str, SimilarSource]] = {
             "embeddings": ("similar by embeddings", "embeddings"),
-            "recs": ("liked by the same users", "recs"),
+            "recs": ("similar by recs", "recs"),
         }
         return [
             self._ask(way, unit, partial(self.client.similar, item_id, _SIMILAR, source))

@@ -228,7 +228,7 @@ def test_every_way_of_serving_side_by_side(
     assert first.similar_to is not None
     assert [way.way for way in first.similar] == [
         "similar by embeddings",
-        "liked by the same users",
+        "similar by recs",
     ]
     assert "has no table similar_items" in (first.similar[1].missing or "")
     assert "A user who was never seen" in html
