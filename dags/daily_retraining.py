@@ -18,7 +18,7 @@ from airflow.sdk import (
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from ferry_approval import ReleaseApproval, rejection
+from ferry_approval import ReleaseApproval
 from ferry_notifiers import FerryNotifier, TimeoutNotifier, tell
 from ferry_tasks import (
     INGEST_TASK,
@@ -40,7 +40,7 @@ DOC = """
 Builds every unit from all events before the end of the **run date** and puts it live:
 
 `plan` → `ingest` → `features` → for each unit `build` → `stage` → `approve` → `activate`, then
-`finish`
+`report` → `finish`. The report is a page of its own, linked from the run.
 
 | unit | what goes live |
 |---|---|
@@ -145,7 +145,7 @@ def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
     """Make a unit's version live; skipped, with the reason, if it may not be."""
     context = get_current_context()
     skip_unless_planned(plan, unit)
-    if reason := nothing_to_do(context) or rejection(context, unit):
+    if reason := nothing_to_do(context):
         raise AirflowSkipException(reason)
     with ferry_task() as settings:
         from pipelines import steps
@@ -158,26 +158,46 @@ def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
     return activation.model_dump(mode="json")
 
 
+@task(trigger_rule=TriggerRule.ALL_DONE, execution_timeout=timedelta(minutes=15))
+def report(plan: dict[str, Any] | None) -> str:
+    """Write the page about the run; returns its key in object storage."""
+    context = get_current_context()
+    if plan is None:
+        raise AirflowSkipException("the run was not planned: see the error of task plan")
+    if reason := nothing_to_do(context):
+        raise AirflowSkipException(reason)
+    # The protocol of its type leaves out what it can do since 3.1.
+    task_instance: Any = context["ti"]
+    dag_run = context["dag_run"]
+    with ferry_task() as settings:
+        from pipelines import steps
+        from pipelines.run import RunPlan
+
+        tasks = list(task_instance.get_task_breadcrumbs(dag_run.dag_id, dag_run.run_id))
+        return steps.report_step(settings, RunPlan.model_validate(plan), tasks)
+
+
 @task(
     trigger_rule=TriggerRule.ALL_DONE,
     retries=0,
     execution_timeout=timedelta(minutes=5),
     on_failure_callback=FerryNotifier(),
 )
-def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
-    """Write the summary, tell of refusals, and fail if a unit failed."""
+def finish(plan: dict[str, Any] | None, page: str | None) -> dict[str, Any]:
+    """Write the summary, tell of refusals, and fail if a unit, or the report, failed."""
     context = get_current_context()
     if plan is None:
         raise AirflowFailException("the run was not planned: see the error of task plan")
     if reason := nothing_to_do(context):
         raise AirflowSkipException(reason)
-    rejected = {unit: reason for unit in _UNITS if (reason := rejection(context, unit))}
     with ferry_task() as settings:
         from pipelines import steps
         from pipelines.run import RunPlan
 
-        summary = steps.finish_step(settings, RunPlan.model_validate(plan), rejected)
+        summary = steps.finish_step(settings, RunPlan.model_validate(plan))
         steps.require_success(summary)
+    if page is None:
+        raise AirflowFailException("everything else is done, but the report was not written")
     dag_run = context["dag_run"]
     if plan["run_type"] != "backfill" and (refused := summary.refusals()):
         tell(f"{dag_run.dag_id}: not live", "\n".join(refused), dag_run.dag_id, dag_run.run_id)
@@ -263,7 +283,8 @@ def daily_retraining() -> None:
         task_id="features", step="features", max_active_tis_per_dag=1, pool_slots=heavy_slots()
     )
     plan >> ingest >> features
-    done = finish(plan)
+    page: Any = report(plan)
+    finish(plan, page)
 
     for unit in _UNITS:
 
@@ -283,7 +304,7 @@ def daily_retraining() -> None:
             stage = FerrySparkOperator(task_id="stage", step="stage", unit=unit)
             approve = ReleaseApproval(task_id="approve", unit=unit, operations=_OPERATIONS)
             live = activate.override(task_id="activate", outlets=[release_asset(unit)])(unit, plan)
-            features >> build >> stage >> approve >> live >> done
+            features >> build >> stage >> approve >> live >> page
 
         release()
 

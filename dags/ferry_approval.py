@@ -13,7 +13,6 @@ from pipelines.config import OperationsConfig
 from pipelines.models_config import Unit
 
 _APPROVE, _REJECT = "Approve", "Reject"
-_REJECTION = "rejection"
 
 
 class ReleaseApproval(HITLOperator):
@@ -53,16 +52,15 @@ class ReleaseApproval(HITLOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Take the answer, and keep why there will be no activation if it is no."""
+        """Take the answer; a no is kept with the version, and `activate` finds it there."""
         answer = super().execute_complete(context, event)
         user = answer["responded_by_user"]
         if answer["chosen_options"] == [_REJECT]:
-            reason = f"rejected by {user['name']}" if user else "rejected: nobody answered in time"
-            context["ti"].xcom_push(_REJECTION, reason)
+            how = f"rejected by {user['name']}" if user else "rejected: nobody answered in time"
+            with ferry_task() as settings:
+                from pipelines import operations
+                from pipelines.run import RunPlan
+
+                plan = RunPlan.model_validate(context["ti"].xcom_pull(task_ids=PLAN_TASK))
+                operations.reject(settings, plan, self.unit, how)
         return answer
-
-
-def rejection(context: Any, unit: Unit) -> str | None:
-    """Return why a unit's version was rejected in this run, or None."""
-    reason: str | None = context["ti"].xcom_pull(task_ids=f"{unit}.approve", key=_REJECTION)
-    return reason

@@ -49,7 +49,7 @@ def _print_units(console: Console, home: Home, version: int | None) -> None:
     if not file.exists():
         console.print(f"version {version}: the run did not get as far as its summary")
         return
-    from pipelines.steps import RunSummary
+    from pipelines.release.outcome import RunSummary
 
     summary = RunSummary.model_validate_json(file.read_text())
     table = Table(

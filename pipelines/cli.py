@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines import cli_compare, cli_release
+from pipelines import cli_compare, cli_history, cli_release
 from pipelines.cli_output import JsonFlag, console, print_json
 from pipelines.config import load_pipeline_config, load_settings
 from pipelines.errors import ConfigError, FerryError
@@ -30,6 +30,7 @@ data_app = typer.Typer(help="Bring data in.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(cli_release.app)
 app.command("compare")(cli_compare.compare_command)
+app.command("history")(cli_history.history_command)
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, max=50, help="How many items.")]
 EndDate = Annotated[

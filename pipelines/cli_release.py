@@ -39,7 +39,8 @@ OptionalUnit = Annotated[
 
 
 @contextmanager
-def _context() -> Iterator[ReleaseContext]:
+def open_context() -> Iterator[ReleaseContext]:
+    """Open what a command works with; its owner is the person at the terminal."""
     from pipelines.release.context import release_context
 
     settings = load_settings()
@@ -56,7 +57,7 @@ def status(as_json: JsonFlag = False) -> None:
     from pipelines.release.status import unit_status
 
     enabled = load_pipeline_config(load_settings().config).models.enabled_units()
-    with _context() as context:
+    with open_context() as context:
         known = [unit_status(context, unit) for unit in UNITS]
     # A model that was never asked for is no news.
     units = [status for status in known if status.live or status.unit in enabled]
@@ -73,7 +74,7 @@ def list_versions(unit: UnitArgument, as_json: JsonFlag = False) -> None:
     from pipelines.cli_release_view import show_versions
     from pipelines.release.status import version_lines
 
-    with _context() as context:
+    with open_context() as context:
         lines = version_lines(context, unit)
     if as_json:
         print_json([line.model_dump(mode="json") for line in lines])
@@ -91,7 +92,7 @@ def show(
     from pipelines.cli_release_view import show_version
     from pipelines.release.status import version_details
 
-    with _context() as context:
+    with open_context() as context:
         if version is None:
             pointer = context.online.pointers.get(unit)
             if pointer is None:
@@ -117,7 +118,7 @@ def rollback(
     from pipelines.release.rollback import roll_back
     from pipelines.release.runners import LocalRunner
 
-    with _context() as context:
+    with open_context() as context:
         done = roll_back(context, unit, to, reason, LocalRunner())
     if as_json:
         print_json(done.model_dump(mode="json"))
@@ -132,7 +133,7 @@ def restore(unit: OptionalUnit = None, as_json: JsonFlag = False) -> None:
     from pipelines.release.restore import was_ever_live
     from pipelines.release.runners import LocalRunner
 
-    with _context() as context:
+    with open_context() as context:
 
         def act(name: Unit) -> list[str] | None:
             # Without a name only what can be restored is meant.
@@ -149,7 +150,7 @@ def reconcile(unit: OptionalUnit = None, as_json: JsonFlag = False) -> None:
     from pipelines.release.restore import reconcile as reconcile_unit
     from pipelines.release.runners import LocalRunner
 
-    with _context() as context:
+    with open_context() as context:
         _each_unit(
             unit, lambda name: reconcile_unit(context, name, LocalRunner()), as_json, _say_lines
         )
@@ -160,7 +161,7 @@ def verify(unit: UnitArgument, as_json: JsonFlag = False) -> None:
     """Check what is live like a release: files, counts, checksums, golden answers, replicas."""
     from pipelines.release.audit import audit
 
-    with _context() as context:
+    with open_context() as context:
         _each_unit(unit, lambda name: audit(context, name), as_json, _say_lines)
 
 
@@ -174,7 +175,7 @@ def retention(
     from pipelines.cli_release_view import show_removal
     from pipelines.release.retention import retain
 
-    with _context() as context:
+    with open_context() as context:
         config = load_pipeline_config(context.settings.config).retention
         _each_unit(
             unit,

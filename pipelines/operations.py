@@ -159,6 +159,14 @@ def approval_text(settings: Settings, plan: RunPlan, unit: Unit) -> str:
     return _approval_text(manifest, pointer.version if pointer else None)
 
 
+def reject(settings: Settings, plan: RunPlan, unit: Unit, how: str) -> None:
+    """Keep a run's version of a unit from going live; `how` as in "rejected by Ann"."""
+    config = load_pipeline_config(settings.config)
+    with release_context(settings, config.release, plan.run_id) as context:
+        context.registry.reject(unit, plan.version, how)
+    log.warning("%s %s is %s", unit, plan.version, how)
+
+
 def _approval_text(manifest: Manifest, live: int | None) -> str:
     lines = [f"Live now: {live or 'nothing'}. Version {manifest.version} is staged beside it.", ""]
     lines += [f"* {name} {metric.describe()}" for name, metric in manifest.metrics.items()]

@@ -8,24 +8,23 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config import PipelineConfig, Settings, load_pipeline_config
 from pipelines.errors import ConfigError, NoDataError, NothingToDoError, ReleaseError
 from pipelines.lake import RunPaths
 from pipelines.models import registry as models
-from pipelines.models.base import BuildInputs, Metric
+from pipelines.models.base import BuildInputs
 from pipelines.models_config import Unit
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build, judge_data
 from pipelines.release.manifest import Manifest
+from pipelines.release.outcome import RunSummary, unit_result
 from pipelines.release.publish import publish
 from pipelines.release.retention import build_lease
 from pipelines.release.runners import LocalRunner, Runner
@@ -52,32 +51,6 @@ _LAKE_WAIT_SECONDS = 3600.0
 SUMMARY = "summary.json"
 #: Rows of all tables of a version that one process writes and reads back in some ten seconds.
 _SMALL_ROWS = 500_000
-
-
-class UnitResult(BaseModel):
-    """What became of one unit in a run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    unit: str
-    outcome: Literal["live", "refused", "failed"]
-    version: int | None
-    reason: str
-    metrics: dict[str, Metric] = {}
-
-
-class RunSummary(BaseModel):
-    """What became of a run (``runs/<version>/summary.json``)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    run_date: date
-    version: int
-    units: list[UnitResult]
-
-    def refusals(self) -> list[str]:
-        """Return a line for each unit whose version was refused."""
-        return [f"{u.unit}: {u.reason}" for u in self.units if u.outcome == "refused"]
 
 
 def plan_run(
@@ -336,49 +309,33 @@ def activate_step(settings: Settings, plan: RunPlan, unit: Unit) -> Activation:
 
 
 @timed
-def finish_step(
-    settings: Settings, plan: RunPlan, rejected: Mapping[Unit, str] | None = None
-) -> RunSummary:
-    """Write down what became of every unit, as object storage and Redis have it.
+def report_step(settings: Settings, plan: RunPlan, tasks: Sequence[Mapping[str, Any]]) -> str:
+    """Write the report of a run and return its key.
 
-    `rejected` says why somebody did not approve of a unit's version.
+    `tasks` are those that have ended, each with `task_id`, `state` and `duration` (seconds).
     """
+    from pipelines.report.run_report import TaskTime, write_run_report
+
+    config = load_pipeline_config(settings.config)
+    times = [
+        TaskTime(task_id=task["task_id"], state=task["state"], seconds=task["duration"])
+        for task in tasks
+    ]
+    with release_context(settings, config.release, plan.run_id) as context:
+        return write_run_report(context, config, plan, times)
+
+
+@timed
+def finish_step(settings: Settings, plan: RunPlan) -> RunSummary:
+    """Write down what became of every unit, as object storage and Redis have it."""
     config = load_pipeline_config(settings.config)
     with release_context(settings, config.release, plan.run_id) as context:
-        units = [_result(context, plan, unit, (rejected or {}).get(unit)) for unit in plan.units]
+        units = [unit_result(context, plan, unit) for unit in plan.units]
     summary = RunSummary(run_date=plan.run_date, version=plan.version, units=units)
     path = Path(settings.lake.run(plan.version).root) / SUMMARY
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     return summary
-
-
-def _result(
-    context: ReleaseContext, plan: RunPlan, unit: Unit, rejection: str | None
-) -> UnitResult:
-    pointer = context.online.pointers.get(unit)
-    live = pointer.version if pointer else None
-    manifest = context.registry.manifest(unit, plan.version)
-    if manifest is None:
-        return UnitResult(
-            unit=unit, outcome="failed", version=live, reason=f"{plan.version} was not built"
-        )
-    if live == plan.version:
-        return UnitResult(
-            unit=unit,
-            outcome="live",
-            version=live,
-            reason="released by this run",
-            metrics=manifest.metrics,
-        )
-    refused = rejection or refusal(context, manifest, plan.activate)
-    return UnitResult(
-        unit=unit,
-        outcome="refused" if refused else "failed",
-        version=live,
-        reason=refused or f"{plan.version} was built but did not go live",
-        metrics=manifest.metrics,
-    )
 
 
 def require_success(summary: RunSummary) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -104,7 +104,7 @@ class _Summary(BaseModel):
         from pyarrow import fs
 
         # An upload to object storage appears whole or not at all; a local file needs a rename.
-        filesystem, target = _filesystem(path)
+        filesystem, target = filesystem_of(path)
         is_local = isinstance(filesystem, fs.LocalFileSystem)
         place = f"{target}.{uuid.uuid4().hex}" if is_local else target
         if is_local:
@@ -121,18 +121,20 @@ class _Summary(BaseModel):
         Raises:
             FileNotFoundError: there is no such file.
         """
-        filesystem, target = _filesystem(path)
+        filesystem, target = filesystem_of(path)
         with filesystem.open_input_stream(target) as stream:
             return cls.model_validate_json(stream.read())
 
 
-def _filesystem(path: str):  # type: ignore[no-untyped-def]
+def filesystem_of(path: str) -> tuple[Any, str]:
+    """Return the pyarrow file system of a path or URL, and the path within it."""
     from pyarrow import fs
 
     if "://" not in path:
         return fs.LocalFileSystem(), path
     # Hadoop says s3a where everyone else says s3.
-    return fs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+    filesystem, target = fs.FileSystem.from_uri(path.replace("s3a://", "s3://", 1))
+    return filesystem, target
 
 
 class IngestSummary(_Summary):

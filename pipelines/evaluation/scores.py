@@ -25,7 +25,7 @@ USER_COUNT, ITEM_COUNT = "user_rating_count", "item_rating_count"
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipelines.models.base import Metric
+    from pipelines.models.base import CalibrationBin, Metric
 
 #: A mean counts as if it had this many more labels at the base rate.
 _SMOOTHING = 5.0
@@ -40,6 +40,7 @@ _RARE_ITEM_EVENTS = 5
 #: With fewer rows a slice says more about chance than about a model.
 _MIN_SLICE_ROWS = 50
 _CALIBRATION_BINS = 10
+_HISTOGRAM_BINS = 20
 _LOWER_IS_BETTER = ("log_loss", "calibration_error")
 
 
@@ -268,3 +269,32 @@ def score_metrics(values: dict[str, float], baselines: ScoreBaselines) -> dict[s
         )
         for name, value in values.items()
     }
+
+
+def calibration_bins(scored: Scored) -> list[CalibrationBin]:
+    """Return the holdout's predictions in 20 bins of equal width from 0 to 1, also the empty ones.
+
+    Raises:
+        DataError: a score is not finite, or no probability.
+    """
+    from pipelines.models.base import CalibrationBin
+
+    edges = np.arange(_HISTOGRAM_BINS + 1) / _HISTOGRAM_BINS
+    odd = int((~((scored.scores >= 0) & (scored.scores <= 1))).sum())
+    if odd:
+        raise DataError(f"{odd} holdout scores are no probabilities")
+    places = np.minimum(np.searchsorted(edges, scored.scores, side="right"), _HISTOGRAM_BINS) - 1
+    sums = [
+        np.bincount(places, weights, minlength=_HISTOGRAM_BINS)
+        for weights in (None, scored.scores, scored.labels)
+    ]
+    return [
+        CalibrationBin(
+            lower=float(edges[place]),
+            upper=float(edges[place + 1]),
+            count=int(count),
+            mean_score=float(scores / count) if count else None,
+            positive_share=float(labels / count) if count else None,
+        )
+        for place, (count, scores, labels) in enumerate(zip(*sums, strict=True))
+    ]

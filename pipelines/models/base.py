@@ -35,6 +35,22 @@ class Metric(BaseModel):
         return f"{self.value:.4g}" + (f" ({beside})" if beside else "")
 
 
+class CalibrationBin(BaseModel):
+    """Holdout rows whose predicted probability lies in [lower, upper), the last bin with its end.
+
+    `mean_score` is the mean prediction and `positive_share` what was observed; both are None in a
+    bin without rows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lower: float
+    upper: float
+    count: int
+    mean_score: float | None
+    positive_share: float | None
+
+
 class ScoredRequest(BaseModel):
     """A golden request: raw inputs by name, and the score that the trainer itself gave.
 
@@ -79,6 +95,7 @@ class Built:
 
     `files` maps names under the version to local files or folders. `golden` holds requests with
     the trainer's own answers; tables need none here, since the release samples them itself.
+    `calibration` is of units that score: their predictions of the holdout, in bins.
     """
 
     metrics: dict[str, Metric]
@@ -86,3 +103,4 @@ class Built:
     tables: list[Table] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
     golden: list[ScoredRequest] = field(default_factory=list)
+    calibration: list[CalibrationBin] = field(default_factory=list)

@@ -18,6 +18,7 @@ from pipelines.evaluation.scores import (
     ITEM_COUNT,
     USER_COUNT,
     Scored,
+    calibration_bins,
     score_baselines,
     score_metrics,
     score_values,
@@ -63,7 +64,8 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     kept = inputs.workdir / EVALUATION
     fit(samples.where(~samples[IS_HOLDOUT]), config.model, config, seed).save(str(kept))
     tidy_spark_files(kept)
-    metrics = score_metrics(_measure(PipelineModel.load(str(kept)), samples), baselines)
+    scored = _score_holdout(PipelineModel.load(str(kept)), samples)
+    metrics = score_metrics(score_values(scored), baselines)
     for name, metric in metrics.items():
         log.info("ctr_pmml %s: %s", name, metric.describe())
 
@@ -76,6 +78,7 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
         params={"model": config.model, **getattr(config, config.model).model_dump(), "seed": seed},
         files={path.name: path, EVALUATION: kept},
         golden=golden,
+        calibration=calibration_bins(scored),
     )
 
 
@@ -85,7 +88,7 @@ def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> d
     Raises:
         DataError: a score is not finite.
     """
-    return _measure(PipelineModel.load(str(folder)), _read(spark, inputs))
+    return score_values(_score_holdout(PipelineModel.load(str(folder)), _read(spark, inputs)))
 
 
 def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Metric]]:
@@ -100,15 +103,15 @@ def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Met
     metrics: dict[str, dict[str, Metric]] = {}
     for name in PMML_MODELS:
         fitted = fit(training, name, inputs.config.models.ctr_pmml, inputs.config.seed)
-        metrics[name] = score_metrics(_measure(fitted, samples), baselines)
+        metrics[name] = score_metrics(score_values(_score_holdout(fitted, samples)), baselines)
     samples.unpersist()
     return metrics
 
 
-def _measure(model: PipelineModel, samples: DataFrame) -> dict[str, float]:
+def _score_holdout(model: PipelineModel, samples: DataFrame) -> Scored:
     columns = (LABEL, USER_COUNT, ITEM_COUNT, "score")
     scored = score(model, samples.where(IS_HOLDOUT)).select(*columns).toArrow()
-    return score_values(Scored.of(scored, scored["score"].to_numpy()))
+    return Scored.of(scored, scored["score"].to_numpy())
 
 
 def _read(spark: SparkSession, inputs: BuildInputs) -> DataFrame:

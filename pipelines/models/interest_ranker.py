@@ -99,6 +99,7 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
         ],
         files={"saved_model": folder, EVALUATION: kept},
         golden=_scored(light, golden),
+        calibration=evaluated.calibration,
     )
 
 

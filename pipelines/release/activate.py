@@ -34,12 +34,14 @@ class Activation(BaseModel):
 def refusal(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> str | None:
     """Return why the version may not go live now, or None if it may."""
     desired = desired_state(context, manifest.unit)
+    rejection = context.registry.rejection(manifest.unit, manifest.version)
     return activation_refusal(
         manifest.version,
         live_version(context, manifest.unit),
         mode=mode,
         withdrawn=desired.withdrawn if desired else {},
         gates=manifest.refusal,
+        rejected=rejection.how if rejection else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.evaluation.gates import GateResult, refusal
-from pipelines.models.base import Metric, ScoredRequest
+from pipelines.models.base import CalibrationBin, Metric, ScoredRequest
 from pipelines.online.layout import TableMeta, Value
 from pipelines.run import RunType
 
@@ -48,6 +48,8 @@ class Manifest(BaseModel):
     #: The live version whose evaluated fit was judged on the same holdout.
     champion: int | None = None
     gates: list[GateResult] = []
+    #: Of a unit that scores: its predictions of the holdout, in bins.
+    calibration: list[CalibrationBin] = []
 
     @property
     def refusal(self) -> str | None:

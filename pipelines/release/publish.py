@@ -68,6 +68,7 @@ def publish(
         files=sorted(entries, key=lambda entry: entry.name),
         champion=champion,
         gates=list(gates),
+        calibration=built.calibration,
     )
     registry.seal(manifest)
     return manifest

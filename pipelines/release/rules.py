@@ -36,6 +36,7 @@ def activation_refusal(
     mode: ActivateMode = "if_newest",
     withdrawn: Mapping[int, str] | None = None,
     gates: str | None = None,
+    rejected: str | None = None,
 ) -> str | None:
     """Return why `version` may not go live, or None if it may.
 
@@ -47,9 +48,14 @@ def activation_refusal(
         withdrawn: versions that a rollback took back, with its reason. Only a rollback that
             names one makes it live again.
         gates: why the gates refused the candidate, if they did.
+        rejected: how a person rejected it, if one did.
     """
     if gates:
         return f"version {version} was refused by its gates: {gates}"
+    if rejected:
+        return (
+            f"version {version} was {rejected}; only 'ferry rollback --to {version}' makes it live"
+        )
     if withdrawn and version in withdrawn:
         return (
             f"version {version} was rolled back: {withdrawn[version]}; only "

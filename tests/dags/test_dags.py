@@ -78,17 +78,24 @@ def test_every_dag_is_documented_and_bounded(parsed: dict[str, Any]) -> None:
 def test_daily_retraining_graph(daily: dict[str, Any]) -> None:
     expected = {
         "plan": sorted(
-            ["ingest", "finish", "embedding_mlp.build", *(f"{u}.activate" for u in ENABLED)]
+            [
+                "ingest",
+                "report",
+                "finish",
+                "embedding_mlp.build",
+                *(f"{u}.activate" for u in ENABLED),
+            ]
         ),
         "ingest": ["features"],
         "features": sorted(f"{unit}.build" for unit in ENABLED),
+        "report": ["finish"],
         "finish": [],
     }
     for unit in ENABLED:
         expected[f"{unit}.build"] = [f"{unit}.stage"]
         expected[f"{unit}.stage"] = [f"{unit}.approve"]
         expected[f"{unit}.approve"] = [f"{unit}.activate"]
-        expected[f"{unit}.activate"] = ["finish"]
+        expected[f"{unit}.activate"] = ["report"]
     assert daily["downstream"] == expected
 
 
@@ -101,7 +108,7 @@ def test_daily_retraining_policies(daily: dict[str, Any]) -> None:
     # Only the end looks past failures: no unit goes on after its own failed step. What was skipped
     # before it, an activation looks at, to say why itself.
     rules = daily["trigger_rules"]
-    assert rules.pop("finish") == "all_done"
+    assert {rules.pop(task) for task in ("report", "finish")} == {"all_done"}
     assert {rules.pop(f"{unit}.activate") for unit in ENABLED} == {"none_failed"}
     assert set(rules.values()) == {"all_success"}
 

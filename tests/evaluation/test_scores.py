@@ -18,6 +18,7 @@ from pipelines.errors import DataError
 from pipelines.evaluation.scores import (
     Scored,
     auc,
+    calibration_bins,
     calibration_error,
     log_loss,
     score_baselines,
@@ -162,3 +163,35 @@ def test_values_agree_with_sparks_and_keras_own(spark: SparkSession) -> None:
     assert auc(labels, scores) == pytest.approx(evaluator.evaluate(frame), abs=1e-9)
     loss = keras.losses.BinaryCrossentropy()(labels, scores)
     assert log_loss(labels, scores) == pytest.approx(float(loss), rel=1e-5)
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 20).map(lambda n: n / 20) | st.floats(0, 1)),
+        max_size=60,
+    )
+)
+def test_calibration_bins_are_what_each_row_says_of_itself(rows: list[tuple[bool, float]]) -> None:
+    bins = calibration_bins(scored([float(label) for label, _ in rows], [s for _, s in rows]))
+    assert [b.lower for b in bins] == [n / 20 for n in range(20)]
+    assert [b.upper for b in bins] == [n / 20 for n in range(1, 21)]
+    for number, found in enumerate(bins):
+        inside = [
+            (label, score)
+            for label, score in rows
+            if found.lower <= score < found.upper or (number == 19 and score == 1.0)
+        ]
+        assert found.count == len(inside)
+        if not inside:
+            assert found.mean_score is None
+            assert found.positive_share is None
+            continue
+        assert found.mean_score == pytest.approx(np.mean([score for _, score in inside]))
+        assert found.positive_share == pytest.approx(np.mean([label for label, _ in inside]))
+    assert sum(found.count for found in bins) == len(rows)
+
+
+@pytest.mark.parametrize("odd", [math.nan, 1.5, -0.1])
+def test_scores_that_are_no_probabilities_have_no_calibration(odd: float) -> None:
+    with pytest.raises(DataError, match="1 holdout scores are no probabilities"):
+        calibration_bins(scored([1.0, 0.0], [0.5, odd]))

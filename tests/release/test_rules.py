@@ -46,6 +46,12 @@ def test_what_may_go_live(
         assert reason in (said or "")
 
 
+@pytest.mark.parametrize("mode", ["if_newest", "always", "never"])
+def test_what_a_person_rejected_goes_live_by_no_run(mode: ActivateMode) -> None:
+    said = activation_refusal(3, 2, mode=mode, rejected="rejected by Ann")
+    assert said == "version 3 was rejected by Ann; only 'ferry rollback --to 3' makes it live"
+
+
 @given(versions, st.none() | versions, st.sampled_from(["if_newest", "always", "never"]))
 def test_only_always_lets_an_older_version_go_live(
     version: int, live: int | None, mode: ActivateMode

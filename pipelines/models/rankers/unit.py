@@ -19,12 +19,13 @@ from pipelines.evaluation.scores import (
     ITEM_COUNT,
     USER_COUNT,
     Scored,
+    calibration_bins,
     score_baselines,
     score_metrics,
     score_values,
 )
 from pipelines.features.schema import LABEL
-from pipelines.models.base import BuildInputs, Built, Metric
+from pipelines.models.base import BuildInputs, Built, CalibrationBin, Metric
 from pipelines.models.rankers.encoded import Shape
 from pipelines.models.rankers.export import (
     SCORE,
@@ -76,6 +77,7 @@ def build(unit: Ranker, inputs: BuildInputs) -> Built:
         params=trainer.params(evaluated.epochs),
         files={"saved_model": folder, EVALUATION: kept},
         golden=golden_requests(released, rows, size),
+        calibration=evaluated.calibration,
     )
 
 
@@ -113,11 +115,12 @@ def _trainer(unit: Ranker, inputs: BuildInputs) -> Trainer:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The fit that has not seen the holdout, its metrics, and how many passes were chosen."""
+    """The fit that has not seen the holdout, how it scores it, and how many passes were chosen."""
 
     fitted: Fitted
     epochs: int
     metrics: dict[str, Metric]
+    calibration: list[CalibrationBin]
 
 
 def evaluate(trainer: Trainer, inputs: BuildInputs, folder: Path) -> Evaluated:
@@ -130,8 +133,9 @@ def evaluate(trainer: Trainer, inputs: BuildInputs, folder: Path) -> Evaluated:
     epochs = trainer.choose_epochs()
     fitted = trainer.fit(TRAINING, epochs, "to evaluate")
     ServedRanker(fitted, trainer.shape).write(folder)
-    metrics = score_metrics(measure_stored(inputs, folder), baselines)
-    return Evaluated(fitted, epochs, metrics)
+    scored = _score_holdout(inputs, folder)
+    metrics = score_metrics(score_values(scored), baselines)
+    return Evaluated(fitted, epochs, metrics, calibration_bins(scored))
 
 
 def measure_stored(inputs: BuildInputs, folder: Path) -> dict[str, float]:
@@ -140,8 +144,12 @@ def measure_stored(inputs: BuildInputs, folder: Path) -> dict[str, float]:
     Raises:
         DataError: a score is not finite.
     """
+    return score_values(_score_holdout(inputs, folder))
+
+
+def _score_holdout(inputs: BuildInputs, folder: Path) -> Scored:
     loaded = tf.saved_model.load(str(folder))
-    return score_values(predict(loaded.signatures[SIGNATURE], Samples(inputs.paths.samples)))
+    return predict(loaded.signatures[SIGNATURE], Samples(inputs.paths.samples))
 
 
 def predict(signature: Any, samples: Samples) -> Scored:

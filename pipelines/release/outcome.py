@@ -1,0 +1,67 @@
+"""What became of a run's units, as object storage and Redis have it."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.models.base import Metric
+from pipelines.models_config import Unit
+from pipelines.release.activate import refusal
+from pipelines.release.context import ReleaseContext
+from pipelines.run import RunPlan
+
+
+class UnitResult(BaseModel):
+    """What became of one unit in a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unit: str
+    outcome: Literal["live", "refused", "failed"]
+    version: int | None
+    reason: str
+    metrics: dict[str, Metric] = {}
+
+
+class RunSummary(BaseModel):
+    """What became of a run (``runs/<version>/summary.json``)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_date: date
+    version: int
+    units: list[UnitResult]
+
+    def refusals(self) -> list[str]:
+        """Return a line for each unit whose version was refused."""
+        return [f"{u.unit}: {u.reason}" for u in self.units if u.outcome == "refused"]
+
+
+def unit_result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
+    """Return what became of one unit: live, refused by rule, or failed."""
+    pointer = context.online.pointers.get(unit)
+    live = pointer.version if pointer else None
+    manifest = context.registry.manifest(unit, plan.version)
+    if manifest is None:
+        return UnitResult(
+            unit=unit, outcome="failed", version=live, reason=f"{plan.version} was not built"
+        )
+    if live == plan.version:
+        return UnitResult(
+            unit=unit,
+            outcome="live",
+            version=live,
+            reason="released by this run",
+            metrics=manifest.metrics,
+        )
+    refused = refusal(context, manifest, plan.activate)
+    return UnitResult(
+        unit=unit,
+        outcome="refused" if refused else "failed",
+        version=live,
+        reason=refused or f"{plan.version} was built but did not go live",
+        metrics=manifest.metrics,
+    )
