@@ -39,7 +39,8 @@ down: ## Stop Airflow and the services; their data stay
 status: setup ## Show what is running, and where
 	@$(LOCAL) status
 
-test: setup ## Run all tests
+test: ## Run all tests
+	@scripts/setup.sh --tests
 	@$(WITH_JAVA) .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile \
 	  --no-loadscope-reorder $(PYTEST_ARGS)
 

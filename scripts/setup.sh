@@ -2,6 +2,8 @@
 # Sets up what Ferry needs beside its own code: a virtual environment in .venv with exactly the
 # packages of requirements.txt, and a Java runtime. Does nothing if that is in place.
 #
+# With --tests also a browser, which the tests of the pages drive.
+#
 # FERRY_PYTHON names the Python to use; without it the first one that fits is taken.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -126,6 +128,13 @@ set_up_java() {
     say "Java: $answer"
 }
 
+require_browser() {
+    command -v chromium >/dev/null && return
+    apt_install chromium && command -v chromium >/dev/null && return
+    fail "the tests drive a browser: run 'sudo apt-get install chromium' (or put your system's" \
+        "Chromium on PATH under that name), then try again"
+}
+
 count_installed() {
     find $VENV/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l
 }
@@ -182,6 +191,7 @@ install_packages() {
 
 main() {
     local python began=$SECONDS
+    [[ ${1:-} != --tests ]] || require_browser
     is_set_up && exit 0
     [[ $(uname -sm) == "Linux x86_64" ]] ||
         fail "Ferry's locked packages are for Linux on x86-64; this is $(uname -sm)"

@@ -50,9 +50,9 @@ class Machine:
     def add_java(self, version: str = "17.0.1", module: str = "jdk.incubator.vector@1") -> None:
         self.add("java", _JAVA.format(version=version, module=module))
 
-    def set_up(self, **env: str) -> tuple[int, str]:
+    def set_up(self, *arguments: str, **env: str) -> tuple[int, str]:
         done = subprocess.run(
-            [shutil.which("bash") or "bash", "scripts/setup.sh"],
+            [shutil.which("bash") or "bash", "scripts/setup.sh", *arguments],
             cwd=self.checkout,
             env={"PATH": str(self.path), "HOME": str(self.checkout), **env},
             capture_output=True,
@@ -115,6 +115,24 @@ def test_an_unfinished_set_up_is_begun_anew(machine: Machine) -> None:
     code, output = machine.set_up()
     assert code == 0, output
     assert machine.calls.count("-m venv --clear") == 2
+
+
+def test_the_tests_need_a_browser_too(machine: Machine) -> None:
+    machine.add_python()
+    machine.add_java()
+    code, output = machine.set_up("--tests")
+    assert code == 1
+    assert "run 'sudo apt-get install chromium'" in output
+    # A user without root's rights, and one whose apt can install it.
+    machine.add("id", "#!/bin/bash\necho 0\n")
+    machine.add("apt-get", "#!/bin/bash\n[[ $* != *chromium ]] || cp bin/true ${0%/*}/chromium\n")
+    (machine.checkout / "bin").mkdir()
+    (machine.checkout / "bin/true").write_text("#!/bin/bash\n")
+    (machine.checkout / "bin/true").chmod(0o755)
+    code, output = machine.set_up("--tests")
+    assert code == 0, output
+    assert "installing chromium with apt-get" in output
+    assert machine.set_up("--tests") == (0, "")
 
 
 def test_an_unsupported_python_is_named(machine: Machine) -> None:
