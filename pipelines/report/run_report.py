@@ -26,7 +26,7 @@ from pipelines.report.plots import CalibrationPlot, LinePlot, calibration_plot, 
 from pipelines.report.samples import SampleUser, WayAnswer
 from pipelines.run import RunPlan
 
-__all__ = ["TaskTime", "render", "write_run_report"]
+__all__ = ["History", "TaskTime", "render", "write_run_report"]
 
 _RUN_DATES = 30
 _SLOWEST_TASKS = 15
