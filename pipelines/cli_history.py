@@ -48,7 +48,10 @@ def history_command(
     if plot and lines:
         from pipelines.report.history import render
 
-        plot.write_text(render(unit, lines, names), encoding="utf-8")
+        try:
+            plot.write_text(render(unit, lines, names), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--plot {plot} can't be written: {error.strerror}") from error
         typer.echo(f"{plot}: plots", err=as_json)
 
 

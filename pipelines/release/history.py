@@ -50,14 +50,16 @@ def metric_history(
 
 
 def _newest_of_each_date(registry: Registry, unit: str, until: int | None) -> Iterator[Manifest]:
-    known = {*registry.versions(unit), *registry.retired_versions(unit)}
+    stored, retired = set(registry.versions(unit)), set(registry.retired_versions(unit))
     found: date | None = None
-    for version in sorted(known, reverse=True):
+    for version in sorted(stored | retired, reverse=True):
         if until is not None and version > until:
             continue
         if parse_version(version)[0] == found:
             continue
-        manifest = registry.record(unit, version)
+        manifest = registry.manifest(unit, version) if version in stored else None
+        # A removal that was cut short leaves files of a version that counts as retired.
+        manifest = manifest or registry.retired(unit, version)
         if manifest is not None:
             found = manifest.run_date
             yield manifest

@@ -154,10 +154,9 @@ class Registry:
         keys = self.objects.list_keys(f"releases/{unit}/retired/")
         return sorted((int(Path(key).stem) for key in keys), reverse=True)
 
-    def record(self, unit: str, version: int) -> Manifest | None:
-        """Return the manifest of a version, also of one that was removed, or None."""
-        manifest = self.manifest(unit, version)
-        return manifest or self._read(f"releases/{unit}/retired/{version}.json", Manifest)
+    def retired(self, unit: str, version: int) -> Manifest | None:
+        """Return the manifest of a version that was removed, or None."""
+        return self._read(f"releases/{unit}/retired/{version}.json", Manifest)
 
     def download(self, manifest: Manifest, entry: FileEntry, target: Path) -> None:
         """Download one file of a version and verify its checksum."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pipelines.config import PipelineConfig
 from pipelines.data.contract import DataSummary, IngestSummary
 from pipelines.errors import ReleaseError
-from pipelines.evaluation.gates import GateResult
+from pipelines.evaluation.gates import GateResult, not_compared
 from pipelines.lake import RunPaths
 from pipelines.models.base import CalibrationBin
 from pipelines.models_config import Unit
@@ -189,8 +189,7 @@ def _unit(
         outcome = UnitResult(unit=unit, outcome="failed", version=live, reason=str(error))
     if manifest is None:
         return UnitContent(outcome=outcome, failed_tasks=failed)
-    staged = context.registry.staging(unit, plan.version)
-    gates = [*manifest.gates, *(staged.gates if staged else [])]
+    gates = [*manifest.gates, *_publish_gates(context, unit, plan.version)]
     return UnitContent(
         outcome=outcome,
         failed_tasks=failed,
@@ -200,11 +199,20 @@ def _unit(
     )
 
 
+def _publish_gates(context: ReleaseContext, unit: Unit, version: int) -> list[GateResult]:
+    try:
+        staged = context.registry.staging(unit, version)
+    except ReleaseError as error:
+        return [not_compared("publish", "staging", str(error))]
+    return staged.gates if staged else []
+
+
 def _data_gates(paths: RunPaths, built: Sequence[Manifest]) -> list[GateResult]:
     """Return the verdicts on the data: the run's own, or as the first unit sealed them."""
-    file = Path(paths.data_gates)
-    if file.exists():
-        return _GATES.validate_json(file.read_bytes())
+    try:
+        return _GATES.validate_json(Path(paths.data_gates).read_bytes())
+    except (FileNotFoundError, ValidationError) as error:
+        log.warning("%s: %s", paths.data_gates, _first_line(error))
     sealed = ([gate for gate in manifest.gates if gate.group == "data"] for manifest in built)
     return next((gates for gates in sealed if gates), [])
 
@@ -213,7 +221,13 @@ def _summary(kind: type[S], path: str, name: str, built: Sequence[Manifest]) -> 
     """Return a summary from the run's folder, or as the first unit sealed it."""
     try:
         return kind.load(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValidationError) as error:
+        # The task was killed before, or while, it wrote the file.
+        log.warning("%s: %s", path, _first_line(error))
         sealed = (manifest.data[name] for manifest in built if name in manifest.data)
         found = next(sealed, None)
         return kind.model_validate(found) if found else None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -45,6 +45,8 @@ def quarantined_rows(lake: Lake, plan: RunPlan) -> list[QuarantinedRows]:
         rows = ds.dataset(folder, filesystem=filesystem, format="parquet")
     except FileNotFoundError:
         return []
+    if not rows.files:
+        return []
     counts: Counter[str] = Counter()
     examples: dict[str, list[BadRow]] = {}
     for batch in rows.to_batches(columns=["reason", "detail", "raw"]):

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from pipelines.comparison import KINDS
 from pipelines.config import PipelineConfig
+from pipelines.errors import ReleaseError
 from pipelines.models.base import Metric
-from pipelines.models_config import Unit
 from pipelines.release.context import ReleaseContext
 from pipelines.release.history import (
     RunDateLine,
@@ -18,18 +19,19 @@ from pipelines.release.history import (
     metric_names,
     metric_series,
 )
+from pipelines.release.registry import Registry
 from pipelines.report.content import RunContent, TaskTime, UnitContent, content_before, gather
 from pipelines.report.page import render_page
 from pipelines.report.plots import CalibrationPlot, LinePlot, calibration_plot, line_plot
 from pipelines.report.samples import SampleUser, WayAnswer
 from pipelines.run import RunPlan
 
-__all__ = ["TaskTime", "render", "write_run_report"]
+__all__ = ["History", "TaskTime", "render", "write_run_report"]
 
 _RUN_DATES = 30
 _SLOWEST_TASKS = 15
-#: Units that give lists or vectors; the others predict a probability.
-_LIST_UNITS: tuple[Unit, ...] = ("recs", "embeddings")
+#: Units that predict a probability; the others give lists or vectors.
+_PREDICTING = frozenset(unit for unit, kind in KINDS.items() if kind == "scores")
 
 
 def write_run_report(
@@ -44,11 +46,27 @@ def write_run_report(
     """
     before = content_before(context, plan)
     content = gather(context, config, plan, tasks, before)
-    history = partial(metric_history, context.registry, last=_RUN_DATES, until=plan.version)
+    history = partial(_history, context.registry, plan.version)
     with ThreadPoolExecutor(len(plan.units) or 1) as pool:
-        lines = list(pool.map(history, plan.units))
-    html = render(content, dict(zip(map(str, plan.units), lines, strict=True)), before)
+        histories = list(pool.map(history, plan.units))
+    html = render(content, dict(zip(map(str, plan.units), histories, strict=True)), before)
     return context.registry.put_report(plan.version, plan.run_id, html, content.model_dump_json())
+
+
+@dataclass(frozen=True)
+class History:
+    """A unit's last run dates, oldest first, or why there are none."""
+
+    lines: Sequence[RunDateLine] = ()
+    missing: str = "no version of it was ever sealed"
+
+
+def _history(registry: Registry, until: int, unit: str) -> History:
+    try:
+        return History(metric_history(registry, unit, _RUN_DATES, until))
+    except ReleaseError as error:
+        # A manifest that can't be read, of whatever day, must not cost the report.
+        return History(missing=str(error))
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,7 @@ class _UnitView:
     content: UnitContent
     rows: list[_MetricRow]
     day_before: RunDateLine | None
-    run_dates: int
+    history: History
     plots: list[LinePlot]
     calibration: CalibrationPlot | None
 
@@ -95,7 +113,7 @@ class _UnitView:
 
     @property
     def predicts(self) -> bool:
-        return self.name not in _LIST_UNITS
+        return self.name in _PREDICTING
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,7 @@ class _ListChange:
 
 def render(
     content: RunContent,
-    histories: Mapping[str, Sequence[RunDateLine]],
+    histories: Mapping[str, History],
     before: RunContent | None,
 ) -> str:
     """Return a run's report as one HTML page without external resources."""
@@ -136,7 +154,8 @@ def render(
     return render_page("run.html.jinja", page)
 
 
-def _view(unit: UnitContent, run: RunContent, lines: Sequence[RunDateLine]) -> _UnitView:
+def _view(unit: UnitContent, run: RunContent, history: History) -> _UnitView:
+    lines = history.lines
     earlier = [line for line in lines if line.run_date < run.run_date]
     day_before = earlier[-1] if earlier else None
     plots = [line_plot(metric_series(lines, name)) for name in metric_names(lines)]
@@ -144,7 +163,7 @@ def _view(unit: UnitContent, run: RunContent, lines: Sequence[RunDateLine]) -> _
         content=unit,
         rows=[_row(name, metric, day_before) for name, metric in unit.outcome.metrics.items()],
         day_before=day_before,
-        run_dates=len(lines),
+        history=history,
         plots=[plot for plot in plots if plot],
         calibration=calibration_plot(unit.calibration),
     )

@@ -27,7 +27,7 @@ from pipelines.models_config import PMML_MODELS
 from pipelines.online.pmml import PmmlScorer
 from pipelines.online.ranking_inputs import pmml_rows
 from tests.models.second_scorer import SecondScorer, second_scorer
-from tests.models.world import World, make_world, rewrite
+from tests.models.world import World, assert_calibration, make_world, rewrite
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
@@ -106,11 +106,12 @@ def scorer(fitted: Fitted) -> Iterator[PmmlScorer]:
         yield scorer
 
 
-def test_it_beats_the_constant(built: Built) -> None:
+def test_it_beats_the_constant(built: Built, pmml_world: World) -> None:
     area, loss = built.metrics["auc"], built.metrics["log_loss"]
     assert area.value > 0.8
     assert loss.value < loss.baselines["constant"]
     assert set(area.baselines) == {"constant", "user_item_mean"}
+    assert_calibration(built, pmml_world)
 
 
 def test_golden_requests_are_answered_by_the_file(built: Built, pmml_world: World) -> None:

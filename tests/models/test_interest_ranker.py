@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.models import registry
 from pipelines.models.base import Built
-from tests.models.world import KINDS, USERS, World, make_world
+from tests.models.world import KINDS, USERS, World, assert_calibration, make_world
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -47,13 +47,14 @@ def light(built: Built) -> Any:
     return tf.saved_model.load(str(built.files["saved_model"]))
 
 
-def test_it_learns_tastes_from_histories_alone(built: Built) -> None:
+def test_it_learns_tastes_from_histories_alone(built: Built, interests_world: World) -> None:
     area = built.metrics["auc"]
     # The user's id is no input: only the history tells the tastes apart.
     assert area.value > area.baselines["user_item_mean"]
     stored = built.metrics["auc_as_stored"]
     assert stored.baselines == {"float32": area.value}
     assert stored.value == pytest.approx(area.value, abs=0.01)
+    assert_calibration(built, interests_world)
 
 
 def test_the_tables_are_complete_and_of_one_size(built: Built, interests_world: World) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from pipelines.config import DataConfig, EventSource, IdType, ItemSource, PipelineConfig
 from pipelines.features.schema import (
@@ -32,7 +33,7 @@ from pipelines.features.schema import (
     USER_RECENT_ITEMS,
 )
 from pipelines.lake import RunPaths
-from pipelines.models.base import BuildInputs
+from pipelines.models.base import BuildInputs, Built
 
 USERS = 40
 TASTE_SIZE = 12
@@ -136,6 +137,17 @@ def make_world(root: Path, id_type: IdType = "int64", **config: Any) -> World:
     write("user_features", ("user_id", *USER_FEATURES, USER_HISTORY), users)
     write("item_features", ("item_id", *ITEM_FEATURES), items)
     return world
+
+
+def assert_calibration(built: Built, world: World) -> None:
+    """Check that the bins of a build hold the whole holdout and its labels."""
+    samples = pq.read_table(f"{world.root}/samples", columns=["is_holdout", "label"]).to_pylist()
+    labels = [row["label"] for row in samples if row["is_holdout"]]
+    filled = [
+        (b.count, b.positive_share) for b in built.calibration if b.positive_share is not None
+    ]
+    assert sum(count for count, _ in filled) == len(labels)
+    assert sum(count * share for count, share in filled) == pytest.approx(sum(labels))
 
 
 def _config(id_type: IdType, models: dict[str, Any]) -> PipelineConfig:

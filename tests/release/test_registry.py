@@ -14,6 +14,7 @@ from pipelines.run import make_version
 from tests.release.versions import DAY, build
 
 UNIT = "recs"
+VERSION = make_version(DAY, 1)
 
 
 def test_runs_at_the_same_moment_get_different_versions(tables_only: ReleaseContext) -> None:
@@ -79,3 +80,23 @@ def test_a_retired_version_is_gone_but_its_manifest_is_kept(
         tables_only.registry.sealed(UNIT, manifest.version)
     key = f"releases/{UNIT}/retired/{manifest.version}.json"
     assert tables_only.registry.objects.get_text(key) == manifest.model_dump_json(indent=2)
+
+
+def test_a_report_is_a_page_that_its_run_leads_to(tables_only: ReleaseContext) -> None:
+    registry, objects = tables_only.registry, tables_only.registry.objects
+    run_id = "manual__2026-03-01T03:00:00+00:00/../é"
+    assert registry.report(VERSION) is None
+    assert registry.report_version(run_id) is None
+    assert registry.put_report(VERSION, run_id, "<p>é</p>") == f"reports/{VERSION}.html"
+    assert registry.report(VERSION) == "<p>é</p>"
+    assert registry.report_version(run_id) == VERSION
+    assert registry.report_content(VERSION) == "{}"
+    registry.put_report(VERSION, run_id, "<p>again</p>", '{"units": 2}')
+    registry.put_report(VERSION + 1, "another", "<p>later</p>")
+    assert registry.report(VERSION) == "<p>again</p>"
+    assert registry.report_content(VERSION) == '{"units": 2}'
+    assert registry.reports() == [VERSION + 1, VERSION]
+    head = objects._client.head_object(Bucket=objects.bucket, Key=f"reports/{VERSION}.html")
+    assert head["ContentType"].startswith("text/html")
+    keys = list(objects.list_keys("reports/runs/"))
+    assert "reports/runs/manual__2026-03-01T03%3A00%3A00%2B00%3A00%2F..%2F%C3%A9.json" in keys

@@ -284,6 +284,30 @@ def test_a_report_of_another_ferry_is_not_compared_with(
     assert f"recs auc 0.7 0.7 +0.0000 {DAY}" in differences
 
 
+def test_documents_that_can_not_be_read_cost_only_their_section(
+    tables_only: ReleaseContext, config: PipelineConfig, tmp_path: Path
+) -> None:
+    release(tables_only, tmp_path, "recs", 1, tmp_path)
+    release(tables_only, tmp_path, "embeddings", 1, tmp_path)
+    plan = plan_of("recs", "embeddings")
+    objects, lake = tables_only.registry.objects, tables_only.settings.lake
+    objects.put_text(f"models/recs/{plan.version}/manifest.json", '{"unit": "recs"}')
+    objects.put_text(f"releases/embeddings/staged/{plan.version}.json", "{}")
+    paths = lake.run(plan.version)
+    for cut_off in (paths.ingest_summary, paths.data_summary, paths.data_gates):
+        Path(cut_off).parent.mkdir(parents=True, exist_ok=True)
+        Path(cut_off).write_text('{"run_da')
+    (Path(lake.quarantine) / f"dt={DAY}").mkdir(parents=True)
+    html = write(tables_only, config, plan)
+    corrupt = f"models/recs/{plan.version}/manifest.json: the document is corrupt"
+    outcome = section(html, "Outcome")
+    assert re.search(f"recs failed {plan.version} .*{corrupt}", outcome)
+    assert f"embeddings live {plan.version}" in outcome
+    assert corrupt in section(html, "The last 30 runs")
+    assert "publish: staging not compared" in section(html, "Gates")
+    assert "ingest left no summary" in section(html, "Data")
+
+
 def test_data_volumes_and_quarantined_rows(
     tables_only: ReleaseContext, config: PipelineConfig
 ) -> None:

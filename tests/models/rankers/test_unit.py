@@ -17,7 +17,7 @@ from pipelines.models import registry
 from pipelines.models.base import Built
 from pipelines.models_config import RANKERS, READ_HISTORY, Ranker
 from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS
-from tests.models.world import World, make_world, rewrite
+from tests.models.world import World, assert_calibration, make_world, rewrite
 
 SMALL = {
     "epochs": 12,
@@ -71,7 +71,7 @@ def inputs_of(unit: Ranker) -> set[str]:
 
 
 @pytest.mark.parametrize("unit", RANKERS)
-def test_it_learns_tastes(builds: dict[Ranker, Built], unit: Ranker) -> None:
+def test_it_learns_tastes(builds: dict[Ranker, Built], rankers_world: World, unit: Ranker) -> None:
     built = builds[unit]
     area, loss = built.metrics["auc"], built.metrics["log_loss"]
     # No mean of a user and of an item can tell the tastes apart.
@@ -79,6 +79,7 @@ def test_it_learns_tastes(builds: dict[Ranker, Built], unit: Ranker) -> None:
     assert loss.value < loss.baselines["constant"]
     assert built.tables == []
     assert 1 <= built.params["chosen_epochs"] <= SMALL["epochs"]
+    assert_calibration(built, rankers_world)
 
 
 @pytest.mark.parametrize("unit", RANKERS)

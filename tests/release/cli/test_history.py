@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from pipelines.config import RetentionConfig
+from pipelines.models.base import Metric
 from pipelines.release.context import ReleaseContext
 from pipelines.release.history import metric_history
 from pipelines.release.retention import retain
@@ -99,3 +100,20 @@ def test_a_metric_that_is_not_measured_is_named(
     assert message == "ferry: --metric acu: recs is not measured by it, but by auc"
     assert ferry("history", UNIT, "--metric", "auc").code == 0
     assert "did you mean recs?" in ferry("history", "rec").error()
+    message = ferry("history", UNIT, "--plot", tmp_path / "no folder" / "page.html").error()
+    assert message.endswith("page.html can't be written: No such file or directory")
+
+
+def test_a_table_is_parted_where_it_would_be_too_wide(
+    ferry: Ferry, tables_only: ReleaseContext, tmp_path: Path
+) -> None:
+    manifest = build(tables_only, tmp_path, UNIT, 1, tmp_path)
+    names = [f"a_metric_with_a_long_name_{number}" for number in range(5)]
+    metrics = {name: Metric(value=number / 7) for number, name in enumerate(names)}
+    tables_only.registry.seal(manifest.model_copy(update={"metrics": metrics}))
+    shown = ferry("history", UNIT)
+    assert fits(shown)
+    heads = [line.split()[4:] for line in shown.out.splitlines() if line.startswith("run date")]
+    assert len(heads) > 1
+    assert [name for head in heads for name in head] == names
+    assert "0.5714" in shown.out
