@@ -31,6 +31,8 @@ from pipelines.release.manifest import FileEntry
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+#: Content types of small documents.
+JSON, HTML = "application/json", "text/html; charset=utf-8"
 _CHUNK = 1 << 20
 _PART_BYTES = 16 << 20
 _TRANSFER = TransferConfig(multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES)
@@ -197,7 +199,7 @@ class ObjectStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def put_text(self, key: str, text: str) -> None:
+    def put_text(self, key: str, text: str, content_type: str = JSON) -> None:
         """Write a small document in one request, which the server verifies: whole or absent."""
         body = text.encode()
         digest = hashlib.md5(body, usedforsecurity=False).digest()
@@ -206,16 +208,16 @@ class ObjectStore:
                 Bucket=self.bucket,
                 Key=key,
                 Body=body,
-                ContentType="application/json",
+                ContentType=content_type,
                 ContentMD5=base64.b64encode(digest).decode(),
                 Metadata={_SHA256: hashlib.sha256(body).hexdigest()},
             )
 
-    def get_text(self, key: str) -> str | None:
-        """Return a small JSON document, or None if it does not exist.
+    def get_text(self, key: str, content_type: str = JSON) -> str | None:
+        """Return a small document, or None if it does not exist.
 
         Raises:
-            ReleaseError: it is not what :meth:`put_text` wrote, or no JSON.
+            ReleaseError: it is not what :meth:`put_text` wrote, or ought to be JSON and is not.
         """
 
         def read() -> tuple[bytes, str | None]:
@@ -233,7 +235,9 @@ class ObjectStore:
             # Not every server keeps the metadata of an object.
             if written and hashlib.sha256(body).hexdigest() != written:
                 raise ValueError("SHA-256 differs from when it was written")
-            json.loads(text := body.decode())
+            text = body.decode()
+            if content_type == JSON:
+                json.loads(text)
         except ValueError as error:
             raise ReleaseError(
                 f"object storage at {self.address}, {key}: the document is corrupt: {error}"

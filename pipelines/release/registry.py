@@ -2,15 +2,16 @@
 
 ``models/<unit>/<version>/…`` is immutable and sealed by its ``manifest.json``;
 ``releases/<unit>/active.json`` is the desired state, ``releases/<unit>/history/…`` every switch;
-``runs/<date>/<attempt>.json`` reserves the versions.
+``runs/<date>/<attempt>.json`` reserves the versions; ``reports/`` has the pages of the runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,7 +19,7 @@ from pipelines.errors import ReleaseError
 from pipelines.online.leases import Leases
 from pipelines.release.desired import DesiredState
 from pipelines.release.manifest import FileEntry, Golden, Manifest, StagedTables
-from pipelines.release.objects import ObjectStore
+from pipelines.release.objects import HTML, ObjectStore
 from pipelines.run import MAX_ATTEMPT, make_version
 
 _ALLOCATION_WAIT_SECONDS = 10.0
@@ -41,6 +42,14 @@ class Reservation(BaseModel):
 
     run_id: str
     at: datetime
+
+
+class ReportOf(BaseModel):
+    """Which version's report is a run's (``reports/runs/<run id>.json``)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int
 
 
 class Registry:
@@ -129,6 +138,16 @@ class Registry:
         """Return the versions that object storage knows, sealed or not, newest first."""
         folders = self.objects.list_folders(f"models/{unit}/")
         return sorted((int(name) for name in folders if name.isdigit()), reverse=True)
+
+    def retired_versions(self, unit: str) -> list[int]:
+        """Return the versions of which only the manifest is left, newest first."""
+        keys = self.objects.list_keys(f"releases/{unit}/retired/")
+        return sorted((int(Path(key).stem) for key in keys), reverse=True)
+
+    def record(self, unit: str, version: int) -> Manifest | None:
+        """Return the manifest of a version, also of one that was removed, or None."""
+        manifest = self.manifest(unit, version)
+        return manifest or self._read(f"releases/{unit}/retired/{version}.json", Manifest)
 
     def download(self, manifest: Manifest, entry: FileEntry, target: Path) -> None:
         """Download one file of a version and verify its checksum."""
@@ -226,5 +245,46 @@ class Registry:
 
     def history(self, unit: str) -> list[DesiredState]:
         """Return every completed move of a unit, oldest first."""
-        keys = self.objects.list_keys(f"releases/{unit}/history/")
-        return [self._required(key, DesiredState) for key in keys]
+        return list(self.newest_moves(unit))[::-1]
+
+    def newest_moves(self, unit: str) -> Iterator[DesiredState]:
+        """Yield the completed moves of a unit, newest first, each read when it is asked for."""
+        for key in reversed(list(self.objects.list_keys(f"releases/{unit}/history/"))):
+            yield self._required(key, DesiredState)
+
+    # --- the reports of runs ---
+
+    def put_report(self, version: int, run_id: str, html: str, content: str = "{}") -> str:
+        """Keep the page of a run, with its `content` as JSON beside it; returns the page's key.
+
+        A run that is repeated replaces its own.
+        """
+        key = f"reports/{version}.html"
+        self.objects.put_text(f"reports/{version}.json", content)
+        self.objects.put_text(key, html, HTML)
+        pointer = ReportOf(version=version)
+        self.objects.put_text(_report_of(run_id), pointer.model_dump_json())
+        return key
+
+    def report(self, version: int) -> str | None:
+        """Return the page of the run that built `version`, or None."""
+        return self.objects.get_text(f"reports/{version}.html", HTML)
+
+    def report_content(self, version: int) -> str | None:
+        """Return what that page shows, as JSON, or None."""
+        return self.objects.get_text(f"reports/{version}.json")
+
+    def report_version(self, run_id: str) -> int | None:
+        """Return the version whose report is that of a run, or None if it has none."""
+        found = self._read(_report_of(run_id), ReportOf)
+        return found.version if found else None
+
+    def reports(self) -> list[int]:
+        """Return the versions that have a report, newest first."""
+        names = (key.removeprefix("reports/") for key in self.objects.list_keys("reports/"))
+        pages = (name.removesuffix(".html") for name in names if name.endswith(".html"))
+        return sorted((int(page) for page in pages if page.isdigit()), reverse=True)
+
+
+def _report_of(run_id: str) -> str:
+    return f"reports/runs/{quote(run_id, safe='')}.json"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup  # Comes with jinja2.
 
 from pipelines.comparison import DECIDING, Comparison, Kind, ModelResult
+from pipelines.report.page import render_page
 
 _TITLES: dict[Kind, str] = {
     "lists": "Recommendation lists",
@@ -23,24 +22,17 @@ _PLOTTED: dict[Kind, tuple[str, str]] = {
     "embeddings": ("ndcg_at_10", "recall_at_50"),
     "scores": ("calibration_error", "auc"),
 }
-_TEMPLATES = Path(__file__).parent
 
 
 def render(comparison: Comparison) -> str:
     """Return a comparison as one HTML page without external resources."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = [_section(comparison, choice.kind) for choice in comparison.choices]
-    return environment.get_template("comparison.html.jinja").render(
-        comparison=comparison,
-        sections=sections,
-        choices={choice.kind: choice for choice in comparison.choices},
-    )
+    content = {
+        "comparison": comparison,
+        "sections": sections,
+        "choices": {choice.kind: choice for choice in comparison.choices},
+    }
+    return render_page("comparison.html.jinja", content)
 
 
 def _section(comparison: Comparison, kind: Kind) -> dict[str, Any]:
