@@ -15,7 +15,8 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from pipelines.config import PROJECT_ROOT, load_pipeline_config
-from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError
+from pipelines.connections import connection_environment
+from pipelines.errors import PROGRAMMING_ERRORS, FerryError
 from pipelines.models_config import Unit
 
 PLAN_TASK = "plan"
@@ -28,37 +29,14 @@ _JAVA_OPTIONS = (
 )
 
 
-def connection_environment() -> dict[str, str]:
+def task_environment() -> dict[str, str]:
     """Return Ferry's endpoints and secrets, from the connections that an operator maintains.
-
-    ``ferry_redis``: its URI. ``ferry_s3``: key id and secret as login and password; endpoint_url,
-    bucket and region_name in the extra. ``ferry_tf_serving``: replicas and model_dir in the extra.
 
     Raises:
         AirflowNotFoundException: a connection is missing; it is named.
         ConfigError: a connection lacks a field.
     """
-    redis = BaseHook.get_connection("ferry_redis")
-    s3 = BaseHook.get_connection("ferry_s3")
-    serving = BaseHook.get_connection("ferry_tf_serving")
-    environment = {
-        "FERRY_REDIS_URL": redis.get_uri(),
-        "FERRY_S3_ENDPOINT_URL": s3.extra_dejson.get("endpoint_url"),
-        "FERRY_BUCKET": s3.extra_dejson.get("bucket"),
-        "AWS_ACCESS_KEY_ID": s3.login,
-        "AWS_SECRET_ACCESS_KEY": s3.password,
-        "AWS_DEFAULT_REGION": s3.extra_dejson.get("region_name", "us-east-1"),
-        "FERRY_TF_SERVING": serving.extra_dejson.get("replicas"),
-        "FERRY_MODEL_DIR": serving.extra_dejson.get("model_dir"),
-    }
-    # Without an endpoint it is Amazon's S3, without keys the machine's own role: both are sound.
-    optional = {"FERRY_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    missing = [name for name, value in environment.items() if not value and name not in optional]
-    if missing:
-        raise ConfigError(
-            f"Airflow's connections ferry_s3 and ferry_tf_serving do not give {', '.join(missing)}"
-        )
-    return {name: value for name, value in environment.items() if value}
+    return connection_environment(BaseHook.get_connection)
 
 
 def configured_units() -> tuple[Unit, ...]:
@@ -91,7 +69,7 @@ def ferry_task() -> Iterator[Any]:
 
     with ferry_errors():
         # The process is this task's own, and boto3 looks for credentials in the environment.
-        os.environ.update(connection_environment())
+        os.environ.update(task_environment())
         yield load_settings()
 
 
@@ -127,7 +105,7 @@ class FerrySparkOperator(SparkSubmitOperator):
         with ferry_errors(), tempfile.TemporaryDirectory(prefix="ferry-step-") as folder:
             error_file = Path(folder) / "error"
             self.env_vars = {
-                **connection_environment(),
+                **task_environment(),
                 "FERRY_ERROR_FILE": str(error_file),
                 "PYSPARK_PYTHON": sys.executable,
                 "PYSPARK_DRIVER_PYTHON": sys.executable,
