@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipelines.errors import FerryError
+from pipelines.errors import FerryError, ReleaseError
 from pipelines.online.client import RANKING_UNITS, Answer, FerryClient, Method
 from pipelines.report.frame import render_in_frame
 
@@ -29,20 +29,27 @@ class Way:
     answer: Answer | None = None
     milliseconds: float = 0.0
     error: str | None = None
+    #: Whether it ought to answer and does not, other than one that is not live.
+    is_broken: bool = False
 
 
 def ask_every_way(client: FerryClient, user_id: str, items: Sequence[str] = ()) -> list[Way]:
     """Return the user's list, and the candidates as each way of ranking orders them.
 
     The candidates are the `items`, or what the list recommends. A way that fails says why and
-    leaves the others alone; the client then lets go of what scores, to begin anew.
+    leaves the others alone.
+
+    Raises:
+        ServiceError: Redis, where every way begins, does not answer.
     """
+    client.online.ping()
     lists = _ask(LISTS, lambda: client.recommend(user_id, _COUNT))
     candidates = list(dict.fromkeys(items))
     if not candidates and lists.answer:
         candidates = [item.item_id for item in lists.answer.items]
     ways = [lists, *(_rank(client, user_id, candidates, method) for method in RANKING_UNITS)]
-    if any(way.error for way in ways):
+    if any(way.is_broken for way in ways):
+        # The next question begins with new connections and a new Java process.
         client.scoring.close()
     return ways
 
@@ -70,7 +77,7 @@ def _ask(title: str, question: Callable[[], Answer | None]) -> Way:
     try:
         answer = question()
     except FerryError as error:
-        return Way(title, error=str(error))
+        return Way(title, error=str(error), is_broken=not isinstance(error, ReleaseError))
     return Way(title, answer, (time.perf_counter() - start) * 1000)
 
 
