@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from airflow.exceptions import AirflowNotFoundException
 from airflow.models.connection import Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
 from fastapi import FastAPI
 
 from ferry_ui.app import REPORTED_DAG, make_app
