@@ -75,8 +75,11 @@ def live(context: ReleaseContext, tmp_path: Path, models: Path) -> dict[str, Man
 def test_the_releases(
     context: ReleaseContext, live: dict[str, Manifest], pages_for: MakePages
 ) -> None:
+    client = pages_for(context.settings).client
+    # Only of recs is there a version before.
+    assert client.get("/releases").text.count('href="/airflow/dags/rollback"') == 1
     roll_back(context, "recs", None, f"wrong prices {NASTY}", RUNNER)
-    answer = pages_for(context.settings).client.get("/releases")
+    answer = client.get("/releases")
     assert answer.status_code == 200
     text = answer.text
     assert f'<b class="version">{live["embedding_mlp"].version}</b>' in text
@@ -85,13 +88,12 @@ def test_the_releases(
     assert "rollback" in text
     replica = context.settings.tf_serving[0].grpc
     assert f'{replica} <span class="good">AVAILABLE</span>' in text
-    assert "1 passed, 1 not compared" in text
+    assert re.search(r"\d passed, 1 not compared</summary>", text)
     assert "model gate champion: not compared: none &lt;script&gt;" in text
     # Enabled and not live.
     assert 'id="interest_ranker"' in text
     # Neither.
     assert 'id="dien"' not in text
-    assert 'href="/airflow/dags/rollback"' in text
     assert f'href="/airflow/ferry/reports/{live["recs"].version - 1}"' in text
     assert_harmless(text)
 
@@ -141,6 +143,8 @@ def test_items_of_ones_own_and_a_user_that_nobody_knows(
 def test_a_scorer_that_died_answers_again_after_the_next_question(
     context: ReleaseContext, live: dict[str, Manifest], pages_for: MakePages
 ) -> None:
+    # The Java process is shared by all of this process; in the API server the pages have their own.
+    context.client.scoring.close()
     client = pages_for(context.settings).client
     ask = {"user": "7"}
     assert "ms</span>" in sections(client.get("/try", params=ask).text)["PMML"]
