@@ -53,12 +53,14 @@ class FerryPlugin(AirflowPlugin):
             "href": "ferry/releases",
             "destination": "nav",
             "url_route": "ferry-releases",
+            "nav_top_level": True,
         },
         {
             "name": "Try it",
             "href": "ferry/try",
             "destination": "nav",
             "url_route": "ferry-try",
+            "nav_top_level": True,
         },
         {
             "name": "Report",

@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from local.airflow_api import AirflowApi
+from local.health import free_ports
 from local.home import load_home
 from local.run import connect
 from local.stack import Stack
 from local.task_log import log_file
 from pipelines.config import PROJECT_ROOT
+from pipelines.models_config import ModelsConfig
 
 USERS, ITEMS = 60, 60
 KINDS = (("Action", "Thriller"), ("Romance", "Drama"))
@@ -122,6 +125,38 @@ class Dags:
             log = log_file(self.airflow_home, dag_id, run_id, name, max(1, task.try_number))
             logs[name] = log.read_text() if log.exists() else ""
         return DagRun(run_id, state, {n: task.state for n, task in tasks.items()}, logs)
+
+
+@contextmanager
+def installed(folder: Path, models: dict[str, Any]) -> Iterator[Installation]:
+    """Have a Ferry in `folder`, with its data and these `models`, and end what runs of it.
+
+    ``recs.yaml`` is the configuration in which `recs` is the only one.
+    """
+    write_movielens(folder / "movielens")
+    config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
+    config["models"] = models
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
+    others = set(ModelsConfig().enabled_units()) - {"recs"}
+    config["models"] = {**dict.fromkeys(others, {"enabled": False}), "recs": models["recs"]}
+    (folder / "recs.yaml").write_text(yaml.safe_dump(config))
+    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
+    installation = Installation(
+        {
+            **keep,
+            "FERRY_HOME": str(folder / "home"),
+            "FERRY_CONFIG": str(folder / "pipeline.yaml"),
+            **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
+        },
+        folder,
+    )
+    try:
+        yield installation
+    finally:
+        down = installation.run("local", "down")
+        assert down.returncode == 0, down.stderr
 
 
 def write_movielens(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from local.health import free_ports
-from pipelines.config import PROJECT_ROOT
 from pipelines.errors import ServiceError
-from tests.installation import RUN_SECONDS, DagRun, Installation, write_movielens
+from tests.installation import RUN_SECONDS, DagRun, Installation, installed
 
 RUN_DATE = "2026-03-05"
 LIVE = 202603050001
@@ -30,10 +27,7 @@ pytestmark = pytest.mark.timeout(RUN_SECONDS + 300)
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    folder = tmp_path_factory.mktemp("ferry")
-    write_movielens(folder / "movielens")
-    config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
-    config["models"] = {
+    models: dict[str, Any] = {
         "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10},
         "embeddings": {"dimension": 8, "neighbours": 10, "item2vec": {"iterations": 3}},
         "ctr_pmml": {
@@ -56,27 +50,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             "learning_rate": 0.01,
         },
     }
-    (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
-    for unit in set(BUILT) - {"recs"}:
-        config["models"][unit]["enabled"] = False
-    (folder / "recs.yaml").write_text(yaml.safe_dump(config))
-    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
-    installed = Installation(
-        {
-            **keep,
-            "FERRY_HOME": str(folder / "home"),
-            "FERRY_CONFIG": str(folder / "pipeline.yaml"),
-            **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
-        },
-        folder,
-    )
-    try:
-        yield installed
-    finally:
-        down = installed.run("local", "down")
-        assert down.returncode == 0, down.stderr
+    with installed(tmp_path_factory.mktemp("ferry"), models) as installation:
+        yield installation
 
 
 @pytest.fixture(scope="module")
