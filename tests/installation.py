@@ -138,7 +138,7 @@ def installed(folder: Path, models: dict[str, Any]) -> Iterator[Installation]:
     config["models"] = models
     (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
     others = set(ModelsConfig().enabled_units()) - {"recs"}
-    config["models"] = {**dict.fromkeys(others, {"enabled": False}), "recs": models["recs"]}
+    config["models"] = {unit: {"enabled": False} for unit in others} | {"recs": models["recs"]}
     (folder / "recs.yaml").write_text(yaml.safe_dump(config))
     names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
     ports = dict(zip(names, free_ports(len(names)), strict=True))

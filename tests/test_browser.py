@@ -125,7 +125,7 @@ def run_url(browser: Browser, dags: Dags) -> str:
     browser.screenshot("2-form")
     form.get_by_test_id("trigger-dag-submit").click()
     page.wait_for_url(re.compile("/runs/manual__"))
-    url = page.url.split("?")[0]
+    url: str = page.url.split("?")[0]
     run_id = unquote(url.rpartition("/")[2])
     deadline = time.monotonic() + RUN_SECONDS
     while (state := dags.api.run_state("daily_retraining", run_id)) in ("queued", "running"):
@@ -161,7 +161,7 @@ def test_the_releases(browser: Browser, run_url: str) -> None:
     browser.page.get_by_role("link", name="Releases").click()
     recs = browser.frame("Releases").locator("#recs")
     expect(recs.locator(".version")).to_have_text(str(SECOND))
-    expect(recs).to_contain_text(f"before{FIRST}", use_inner_text=False)
+    expect(recs).to_contain_text(f"before{FIRST}")
     recs.get_by_text("The last moves").click()
     expect(recs.locator("tbody tr")).to_have_count(2)
     browser.screenshot("4-releases")
