@@ -63,8 +63,8 @@ class Settings(BaseSettings):
     redis_prefix: str = "ferry"
     s3_endpoint_url: str | None = None
     #: Under the names that boto3 knows; without them it looks in its other usual places.
-    s3_access_key: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
-    s3_secret_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    s3_key_id: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    s3_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
     s3_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
     s3_region: str | None = Field(None, validation_alias="AWS_DEFAULT_REGION")
     bucket: str

@@ -135,7 +135,7 @@ class ObjectStore:
     @classmethod
     def connect(cls, settings: Settings) -> ObjectStore:
         """Open the bucket that the settings name."""
-        key, secret, token = settings.s3_access_key, settings.s3_secret_key, settings.s3_token
+        key, secret, token = settings.s3_key_id, settings.s3_key, settings.s3_token
         credentials = None
         if key and secret:
             credentials = Credentials(

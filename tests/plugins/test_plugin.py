@@ -35,7 +35,7 @@ from ferry_ui.airflow_side import _settings
 from pipelines.errors import ConfigError
 try:
     found = _settings()
-    secrets = [found.redis_url, found.s3_secret_key]
+    secrets = [found.redis_url, found.s3_key]
     said = [found.bucket, *(secret.get_secret_value() for secret in secrets)]
 except ConfigError as error:
     said = [str(error)]
