@@ -21,13 +21,11 @@ class FerryPages:
 
     def __init__(self) -> None:
         self._app: _App | None = None
-        self._lock: asyncio.Lock | None = None
+        self._lock = asyncio.Lock()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
         if self._app is None:
-            if self._lock is None:
-                self._lock = asyncio.Lock()
             async with self._lock:
                 if self._app is None:
                     # Seconds of importing, which other requests must not wait for.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: Files that take minutes, the longest first: a worker that came to one last would work on alone.
 _LONGEST = (
     "tests/test_daily_run.py",
+    "tests/test_browser.py",
     "tests/release/faults/test_kill.py",
     "tests/models/test_recs.py",
     "tests/models/rankers/test_unit.py",
