@@ -17,7 +17,8 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from pipelines.config import PROJECT_ROOT, PipelineConfig, load_pipeline_config
-from pipelines.errors import PROGRAMMING_ERRORS, ConfigError, FerryError
+from pipelines.connections import connection_environment
+from pipelines.errors import PROGRAMMING_ERRORS, FerryError
 from pipelines.models_config import Unit
 
 PLAN_TASK = "plan"
@@ -32,37 +33,14 @@ _JAVA_OPTIONS = (
 )
 
 
-def connection_environment() -> dict[str, str]:
+def task_environment() -> dict[str, str]:
     """Return Ferry's endpoints and secrets, from the connections that an operator maintains.
-
-    ``ferry_redis``: its URI. ``ferry_s3``: key id and secret as login and password; endpoint_url,
-    bucket and region_name in the extra. ``ferry_tf_serving``: replicas and model_dir in the extra.
 
     Raises:
         AirflowNotFoundException: a connection is missing; it is named.
         ConfigError: a connection lacks a field.
     """
-    redis = BaseHook.get_connection("ferry_redis")
-    s3 = BaseHook.get_connection("ferry_s3")
-    serving = BaseHook.get_connection("ferry_tf_serving")
-    environment = {
-        "FERRY_REDIS_URL": redis.get_uri(),
-        "FERRY_S3_ENDPOINT_URL": s3.extra_dejson.get("endpoint_url"),
-        "FERRY_BUCKET": s3.extra_dejson.get("bucket"),
-        "AWS_ACCESS_KEY_ID": s3.login,
-        "AWS_SECRET_ACCESS_KEY": s3.password,
-        "AWS_DEFAULT_REGION": s3.extra_dejson.get("region_name", "us-east-1"),
-        "FERRY_TF_SERVING": serving.extra_dejson.get("replicas"),
-        "FERRY_MODEL_DIR": serving.extra_dejson.get("model_dir"),
-    }
-    # Without an endpoint it is Amazon's S3, without keys the machine's own role: both are sound.
-    optional = {"FERRY_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    missing = [name for name, value in environment.items() if not value and name not in optional]
-    if missing:
-        raise ConfigError(
-            f"Airflow's connections ferry_s3 and ferry_tf_serving do not give {', '.join(missing)}"
-        )
-    return {name: value for name, value in environment.items() if value}
+    return connection_environment(BaseHook.get_connection)
 
 
 def configuration() -> PipelineConfig:
@@ -73,15 +51,6 @@ def configuration() -> PipelineConfig:
     """
     path = os.environ.get("FERRY_CONFIG", PROJECT_ROOT / "pipeline.yaml")
     return load_pipeline_config(Path(path))
-
-
-def configured_units() -> tuple[Unit, ...]:
-    """Return the units that `pipeline.yaml` enables, when a DAG is parsed.
-
-    Raises:
-        ConfigError: the file is wrong.
-    """
-    return configuration().models.enabled_units()
 
 
 @contextmanager
@@ -104,7 +73,7 @@ def ferry_task() -> Iterator[Any]:
 
     with ferry_errors():
         # The process is this task's own, and boto3 looks for credentials in the environment.
-        os.environ.update(connection_environment())
+        os.environ.update(task_environment())
         yield load_settings()
 
 
@@ -142,7 +111,7 @@ class FerrySparkOperator(SparkSubmitOperator):
         with ferry_errors(), tempfile.TemporaryDirectory(prefix="ferry-step-") as folder:
             error_file = Path(folder) / "error"
             self.env_vars = {
-                **connection_environment(),
+                **task_environment(),
                 "FERRY_ERROR_FILE": str(error_file),
                 "PYSPARK_PYTHON": sys.executable,
                 "PYSPARK_DRIVER_PYTHON": sys.executable,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipelines.release.manifest import Manifest
 from pipelines.release.retention import Removal
 from pipelines.release.rollback import Rollback
 from pipelines.release.status import UnitStatus, VersionLine
+from pipelines.wording import age, counted, verdict_counts
 
 _STATE_STYLES = {"live": "green", "refused": "red", "rolled back": "red", "unsealed": "dim"}
 _VERDICT_STYLES = {"refused": "red", "not_compared": "yellow", "passed": "green"}
@@ -30,7 +31,7 @@ def show_status(status: UnitStatus) -> None:
     if live and live.previous:
         _field("before", str(live.previous))
     if status.data_date and status.data_age_days is not None:
-        _field("data", f"to {status.data_date}, {_age(status.data_age_days)}")
+        _field("data", f"to {status.data_date}, {age(status.data_age_days)}")
     if status.why:
         _field("by", f"{status.who}: {status.why}")
     if status.rows:
@@ -42,7 +43,7 @@ def show_status(status: UnitStatus) -> None:
         else:
             _field("replica", state, "red")
     if status.gates:
-        _field("gates", _count_verdicts(status.gates))
+        _field("gates", verdict_counts(status.gates))
     _metric_fields(status.metrics)
     for problem in status.problems:
         _field("problem", problem, "red")
@@ -81,9 +82,9 @@ def show_version(manifest: Manifest, details: Mapping[str, Any]) -> None:
     _field("data", f"to {manifest.run_date}")
     _field("built", f"{_second(manifest.created_at)} by Ferry {manifest.code_version}")
     size = decimal(sum(entry.size for entry in manifest.files))
-    _field("stored", f"{size} in {_count(len(manifest.files), 'file')}")
+    _field("stored", f"{size} in {counted(len(manifest.files), 'file')}")
     for meta in manifest.tables:
-        rows, buckets = _count(meta.rows, "row"), _count(meta.buckets, "bucket")
+        rows, buckets = counted(meta.rows, "row"), counted(meta.buckets, "bucket")
         _field("table", f"{meta.name}: {rows} in {buckets}")
     _metric_fields(manifest.metrics)
     if manifest.champion:
@@ -102,7 +103,7 @@ def show_version(manifest: Manifest, details: Mapping[str, Any]) -> None:
 def _show_gates(verdict: str, gates: Sequence[GateResult], style: str) -> None:
     if not gates:
         return
-    say(f"{_count(len(gates), 'gate')} {verdict.replace('_', ' ')}", style)
+    say(f"{counted(len(gates), 'gate')} {verdict.replace('_', ' ')}", style)
     head = ("gate", "value", "threshold", "baseline")
     rows = [
         (f"{gate.group}: {gate.name}", *map(_number, (gate.value, gate.threshold, gate.baseline)))
@@ -126,7 +127,7 @@ def show_rollback(done: Rollback) -> None:
 
 def show_removal(removal: Removal, *, dry_run: bool) -> None:
     """Print what retention removed, or would remove."""
-    kept = f"{_count(len(removal.kept), 'version')} kept"
+    kept = f"{counted(len(removal.kept), 'version')} kept"
     if removal.is_empty:
         say(f"{removal.unit}: nothing to remove, {kept}")
         return
@@ -153,25 +154,9 @@ def _field(label: str, text: str, style: str | None = None) -> None:
     say_wrapped(text, f"  {label:<8} ", style)
 
 
-def _count_verdicts(gates: Iterable[GateResult]) -> str:
-    verdicts = [gate.verdict for gate in gates]
-    counted = [(v, verdicts.count(v)) for v in dict.fromkeys(verdicts)]
-    return ", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in counted)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
 def _second(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _age(days: int) -> str:
-    if days < 0:
-        return "a day that is not over yet"
-    return "today" if days == 0 else f"{_count(days, 'day')} old"

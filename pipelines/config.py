@@ -8,6 +8,7 @@ embedded services run, they leave an environment file that fills in what is not 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -61,6 +62,11 @@ class Settings(BaseSettings):
     redis_url: SecretStr
     redis_prefix: str = "ferry"
     s3_endpoint_url: str | None = None
+    #: Under the names that boto3 knows; without them it looks in its other usual places.
+    s3_key_id: SecretStr | None = Field(None, validation_alias="AWS_ACCESS_KEY_ID")
+    s3_key: SecretStr | None = Field(None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    s3_token: SecretStr | None = Field(None, validation_alias="AWS_SESSION_TOKEN")
+    s3_region: str | None = Field(None, validation_alias="AWS_DEFAULT_REGION")
     bucket: str
     tf_serving: Annotated[tuple[Replica, ...], NoDecode]
     model_dir: Path
@@ -111,12 +117,27 @@ def load_settings() -> Settings:
         ConfigError: a variable is missing or malformed; the message names it.
     """
     _fill_environment(dotenv_values(environment_file()))
+    return settings_with({})
+
+
+def settings_with(variables: Mapping[str, str]) -> Settings:
+    """Return the settings that these variables give, over those of the environment.
+
+    The environment stays as it is: for a process that is not Ferry's own.
+
+    Raises:
+        ConfigError: a variable is missing or malformed; the message names it.
+    """
+    values = {
+        name.lower().removeprefix("ferry_") if name.startswith("FERRY_") else name: value
+        for name, value in variables.items()
+    }
     try:
-        return Settings()
+        return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        if not name.startswith("FERRY_"):
+        if not name.startswith(("FERRY_", "AWS_")):
             name = f"FERRY_{name.upper()}"
         if first["type"] == "missing":
             raise ConfigError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.operated"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 #: Files that take minutes, the longest first: a worker that came to one last would work on alone.
 _LONGEST = (
+    "tests/test_operating.py",
+    "tests/test_browser.py",
     "tests/test_daily_run.py",
+    "tests/test_browser.py",
     "tests/release/faults/test_kill.py",
     "tests/models/test_recs.py",
     "tests/models/rankers/test_unit.py",
@@ -36,9 +39,14 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
+    """Begin with the files that take longest, and keep together what shares a fixture."""
     order = {name: place for place, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+    for item in items:
+        # What workers share out between them: a file, or those that use the same Airflow.
+        uses_airflow = "ferry" in getattr(item, "fixturenames", ())
+        group = "ferry" if uses_airflow else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from local.airflow_api import AirflowApi
 from local.environment import Schedule
@@ -27,6 +28,7 @@ from local.run import connect
 from local.stack import Stack
 from local.task_log import log_file
 from pipelines.config import PROJECT_ROOT
+from pipelines.models_config import ModelsConfig
 
 USERS, ITEMS = 60, 60
 KINDS = (("Action", "Thriller"), ("Romance", "Drama"))
@@ -96,29 +98,6 @@ class Installation:
                     process.kill()
 
 
-@contextmanager
-def installed(folder: Path, **environment: str) -> Iterator[Installation]:
-    """Give an installation in `folder`, which holds a pipeline.yaml; it is down afterwards."""
-    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
-    installation = Installation(
-        {
-            **keep,
-            "FERRY_HOME": str(folder / "home"),
-            "FERRY_CONFIG": str(folder / "pipeline.yaml"),
-            **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
-            **environment,
-        },
-        folder,
-    )
-    try:
-        yield installation
-    finally:
-        down = installation.run("local", "down")
-        assert down.returncode == 0, down.stderr
-
-
 @dataclass(frozen=True)
 class DagRun:
     """A run that has ended."""
@@ -150,6 +129,10 @@ class Dags:
     def run(self, dag_id: str, conf: dict[str, Any]) -> DagRun:
         return self.wait(dag_id, self.trigger(dag_id, conf))
 
+    def version(self, dag_id: str, run_id: str) -> int:
+        """Return the version that a run builds."""
+        return int(self.api.returned(dag_id, run_id, "plan")["version"])
+
     def wait(self, dag_id: str, run_id: str) -> DagRun:
         """Wait for a run's end."""
         deadline = time.monotonic() + _DAG_SECONDS
@@ -163,6 +146,48 @@ class Dags:
             log = log_file(self.airflow_home, dag_id, run_id, name, max(1, task.try_number))
             logs[name] = log.read_text() if log.exists() else ""
         return DagRun(run_id, state, {n: task.state for n, task in tasks.items()}, logs)
+
+
+@contextmanager
+def installed(
+    folder: Path,
+    models: dict[str, Any],
+    *,
+    operations: dict[str, Any] | None = None,
+    empty_day: int | None = None,
+    **environment: str,
+) -> Iterator[Installation]:
+    """Have a Ferry in `folder`, with its data and these `models`, and end what runs of it.
+
+    ``recs.yaml`` is the configuration in which `recs` is the only one. `empty_day` as of
+    :func:`write_movielens`.
+    """
+    write_movielens(folder / "movielens", empty_day)
+    config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
+    config["models"] = models
+    config["operations"] |= operations or {}
+    (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
+    others = set(ModelsConfig().enabled_units()) - {"recs"}
+    config["models"] = {unit: {"enabled": False} for unit in others} | {"recs": models["recs"]}
+    (folder / "recs.yaml").write_text(yaml.safe_dump(config))
+    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
+    installation = Installation(
+        {
+            **keep,
+            "FERRY_HOME": str(folder / "home"),
+            "FERRY_CONFIG": str(folder / "pipeline.yaml"),
+            **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
+            **environment,
+        },
+        folder,
+    )
+    try:
+        yield installation
+    finally:
+        down = installation.run("local", "down")
+        assert down.returncode == 0, down.stderr
 
 
 def write_movielens(folder: Path, empty_day: int | None = None) -> None:

@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from pipelines.config import PROJECT_ROOT
-from pipelines.errors import ServiceError
-from tests.installation import RUN_SECONDS, DagRun, Installation, installed, write_movielens
+from tests.installation import RUN_SECONDS, Installation, installed
 
 RUN_DATE = "2026-03-05"
 LIVE = 202603050001
-EARLIER_DATE = "2026-03-04"
-EARLIER = 202603040001
 #: The units that `pipeline.yaml` enables.
 BUILT = ("recs", "embeddings", "interest_ranker", "ctr_pmml", "embedding_mlp")
 
@@ -28,10 +23,7 @@ pytestmark = pytest.mark.timeout(RUN_SECONDS + 300)
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    folder = tmp_path_factory.mktemp("ferry")
-    write_movielens(folder / "movielens")
-    config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
-    config["models"] = {
+    models: dict[str, Any] = {
         "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10},
         "embeddings": {"dimension": 8, "neighbours": 10, "item2vec": {"iterations": 3}},
         "ctr_pmml": {
@@ -54,11 +46,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
             "learning_rate": 0.01,
         },
     }
-    (folder / "pipeline.yaml").write_text(yaml.safe_dump(config))
-    for unit in set(BUILT) - {"recs"}:
-        config["models"][unit]["enabled"] = False
-    (folder / "recs.yaml").write_text(yaml.safe_dump(config))
-    with installed(folder) as installation:
+    with installed(tmp_path_factory.mktemp("ferry"), models) as installation:
         yield installation
 
 
@@ -174,98 +162,3 @@ def test_a_config_typo_is_one_line(installation: Installation) -> None:
     assert result.returncode == 1
     assert f"{typo}: " in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def live_recs(released: Installation) -> dict[str, Any]:
-    status: dict[str, Any] = next(u for u in released.ferry("status") if u["unit"] == "recs")
-    return status
-
-
-@dataclass(frozen=True)
-class Backfill:
-    """A run for an older date than what is live, and what was live before and after it."""
-
-    run: DagRun
-    before: dict[str, Any]
-    after: dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def backfill(released: Installation) -> Backfill:
-    with released.airflow() as dags:
-        before = live_recs(released)
-        run = dags.run("daily_retraining", {"run_date": EARLIER_DATE})
-    return Backfill(run, before, live_recs(released))
-
-
-def test_a_run_for_an_older_date_is_built_and_recorded_only(
-    released: Installation, backfill: Backfill
-) -> None:
-    run = backfill.run
-    assert run.state == "success", run
-    states = {
-        **dict.fromkeys(("plan", "ingest", "features", "recs.build", "finish"), "success"),
-        **dict.fromkeys(("recs.stage", "recs.activate"), "skipped"),
-    }
-    # The units that this configuration does not enable are not in the DAG.
-    assert run.tasks == states
-    reason = f"version {EARLIER} is older than {LIVE}, which is live"
-    for step in ("stage", "activate"):
-        assert reason in run.logs[f"recs.{step}"]
-    assert backfill.after == backfill.before
-    sealed = released.ferry("release", "show", "recs", str(EARLIER))
-    assert sealed["run_date"] == EARLIER_DATE
-    assert sealed["metrics"]
-    assert {gate["verdict"] for gate in sealed["gates"]} <= {"passed", "not_compared"}
-    home = Path(released.environment["FERRY_HOME"])
-    summary = json.loads((home / f"lake/runs/{EARLIER}/summary.json").read_text())
-    (recs,) = summary["units"]
-    assert (recs["outcome"], recs["version"], recs["reason"]) == ("refused", LIVE, reason)
-
-
-@pytest.mark.usefixtures("backfill")
-def test_a_rollback_by_its_form(released: Installation) -> None:
-    def form(version: int | None, reason: str) -> dict[str, Any]:
-        return {"unit": "recs", "version": version, "reason": reason}
-
-    with released.airflow() as dags:
-        back = dags.run("rollback", form(EARLIER, "wrong prices"))
-        assert back.state == "success", back
-        status = live_recs(released)
-        assert (status["live"]["version"], status["why"]) == (EARLIER, "wrong prices")
-        assert back.run_id in status["who"]
-        assert status["problems"] == []
-        assert released.ferry("recommend", "10")["version"] == EARLIER
-        # It was never live before, and nothing older was.
-        none = dags.run("rollback", form(None, "also wrong"))
-        assert none.state == "failed"
-        assert f"recs {EARLIER} has no predecessor" in none.logs["roll_back"]
-        forward = dags.run("rollback", form(LIVE, "they were right"))
-        assert forward.state == "success", forward
-    assert live_recs(released)["live"]["version"] == LIVE
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [{"unit": "rec"}, {"reason": "x"}, {"reason": "    "}, {"reason": ""}, {"version": "latest"}],
-)
-def test_a_bad_form_is_refused(released: Installation, bad: dict[str, Any]) -> None:
-    form = {"unit": "recs", "version": LIVE, "reason": "wrong prices", **bad}
-    with released.airflow() as dags:
-        with pytest.raises(ServiceError, match=r"dagRuns: 4\d\d .*" + next(iter(bad))):
-            dags.trigger("rollback", form)
-        assert dags.api.unfinished_runs("rollback") == []
-
-
-def test_a_dry_run_of_retention_removes_nothing(released: Installation) -> None:
-    before = released.ferry("release", "list", "recs")
-    with released.airflow() as dags:
-        run = dags.run("retention", {"dry_run": True})
-        assert run.state == "success", run
-        plans = {u: dags.api.returned("retention", run.run_id, f"retain_{u}") for u in BUILT}
-    for unit, planned in plans.items():
-        assert planned["unit"] == unit
-        assert planned["live"] == LIVE
-        assert LIVE in planned["kept"]
-        assert planned["object_storage"] == []
-    assert released.ferry("release", "list", "recs") == before

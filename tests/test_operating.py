@@ -2,206 +2,56 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import threading
-import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-import yaml
 
-from local.home import HOST
-from pipelines.config import PROJECT_ROOT
 from pipelines.errors import ServiceError
-from tests.installation import RUN_SECONDS, DagRun, Dags, Installation, installed, write_movielens
+from tests.installation import RUN_SECONDS, Dags, Installation
+from tests.operated import (
+    DAG,
+    EMPTY_DAY,
+    TODAY,
+    Approved,
+    Webhook,
+    answer,
+    live_version,
+    versions,
+    wait_for,
+)
 
 pytestmark = pytest.mark.timeout(RUN_SECONDS)
 
-DAG = "daily_retraining"
-TODAY = datetime.now(UTC).date()
-#: There are no events on this one.
-EMPTY_DAY = TODAY - timedelta(days=4)
 BACKFILLED = [TODAY - timedelta(days=days) for days in (6, 5, 4, 3, 2)]
-_SECONDS = 900.0
-
-#: Somebody's own DAG, which a release starts.
-_ON_RELEASE = """
-from airflow.sdk import Asset, dag, task
-
-RELEASE = Asset(name="ferry_recs", uri="ferry://releases/recs")
-
-@dag(schedule=[RELEASE], is_paused_upon_creation=False)
-def on_release():
-    @task
-    def look(triggering_asset_events=None):
-        return [event.extra for events in triggering_asset_events.values() for event in events]
-    look()
-
-on_release()
-"""
-
-
-class Webhook:
-    """Takes what notifiers post."""
-
-    def __init__(self) -> None:
-        texts: list[str] = []
-        paths: set[str] = set()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                texts.append(json.loads(body)["text"])
-                paths.add(self.path)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Say nothing."""
-
-        self.texts, self.paths = texts, paths
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
-        self.address = f"http://{HOST}:{self._server.server_port}/hooks"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        """Take no more."""
-        self._server.shutdown()
-        self._server.server_close()
-
-    def wait_for(self, *words: str) -> str:
-        """Return the first text with all of `words`, once there is one."""
-
-        def find() -> str | None:
-            return next((t for t in self.texts if all(word in t for word in words)), None)
-
-        return str(wait_for(find, f"no notice of {words} among {self.texts}", seconds=60))
-
-
-def wait_for(find: Callable[[], Any], otherwise: str, seconds: float = _SECONDS) -> Any:
-    """Return what `find` returns once that is something."""
-    deadline = time.monotonic() + seconds
-    while not (found := find()):
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.5)
-    return found
-
-
-@pytest.fixture(scope="module")
-def webhook() -> Iterator[Webhook]:
-    hook = Webhook()
-    try:
-        yield hook
-    finally:
-        hook.close()
-
-
-@pytest.fixture(scope="module")
-def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[Installation]:
-    folder = tmp_path_factory.mktemp("operated")
-    write_movielens(folder / "movielens", empty_day=4)
-    config = yaml.safe_load((PROJECT_ROOT / "pipeline.yaml").read_text())
-    config["models"] = {
-        "recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10},
-        **{
-            unit: {"enabled": False}
-            for unit in ("embeddings", "interest_ranker", "ctr_pmml", "embedding_mlp")
-        },
-    }
-    config["operations"] = {
-        # Every run misses it.
-        "deadline_hours": 5 / 3600,
-        "approval_hours": 0.5,
-        "notify": [
-            {
-                "notifier": "ferry_notifiers.WebhookNotifier",
-                "arguments": {"text": "{subject}\n{message}"},
-            }
-        ],
-    }
-    for name in ("pipeline.yaml", "recs.yaml"):
-        (folder / name).write_text(yaml.safe_dump(config))
-    dags = folder / "dags"
-    shutil.copytree(PROJECT_ROOT / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
-    (dags / "on_release.py").write_text(_ON_RELEASE)
-    hook = {"conn_type": "http", "host": webhook.address, "password": "secret-part"}
-    with installed(
-        folder,
-        FERRY_DAGS_FOLDER=str(dags),
-        AIRFLOW_CONN_FERRY_WEBHOOK=json.dumps(hook),
-        # Tasks whose machine died are noticed within seconds and not minutes.
-        AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="15",
-        AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="3",
-    ) as installation:
-        assert installation.run("local", "services").returncode == 0
-        data = ("data", "import-movielens", str(folder / "movielens"))
-        brought = installation.run("pipelines.cli", *data, f"--end-date={TODAY}")
-        assert brought.returncode == 0, brought.stderr
-        yield installation
-
-
-def answer(dags: Dags, run_id: str, choice: str) -> None:
-    """Wait until the run asks for approval, and answer."""
-    path = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/recs.approve/-1/hitlDetails"
-    asked = wait_for(lambda: dags.api.send("GET", path, missing_ok=True), "nobody was asked")
-    assert "ndcg_at_10" in asked["body"]
-    dags.api.send("PATCH", path, {"chosen_options": [choice], "params_input": {}})
-
-
-def versions(ferry: Installation) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = ferry.ferry("release", "list", "recs")
-    return listed
-
-
-def live_version(ferry: Installation) -> int:
-    (recs,) = ferry.ferry("status")
-    return int(recs["live"]["version"])
-
-
-@pytest.fixture(scope="module")
-def approved(ferry: Installation) -> DagRun:
-    """A run by the form that goes live after somebody said yes."""
-    form = {
-        "run_date": TODAY.isoformat(),
-        "units": ["recs"],
-        "approval": True,
-        "training_days": 20,
-        "note": "{{ a <b>note</b> }}",
-    }
-    with ferry.airflow() as dags:
-        run_id = dags.trigger(DAG, form)
-        answer(dags, run_id, "Approve")
-        return dags.wait(DAG, run_id)
 
 
 def test_a_run_by_the_form_goes_live_once_it_is_approved(
-    ferry: Installation, approved: DagRun
+    ferry: Installation, approved: Approved
 ) -> None:
-    assert approved.state == "success", approved
-    assert set(approved.tasks.values()) == {"success"}, approved.tasks
-    version = live_version(ferry)
-    assert version == int(f"{TODAY:%Y%m%d}0001")
-    training = ferry.ferry("release", "show", "recs", str(version))["data"]["training"]
+    assert approved.run.state == "success", approved
+    assert set(approved.run.tasks.values()) == {"success"}, approved.run.tasks
+    shown = ferry.ferry("release", "show", "recs", str(approved.version))
+    assert shown["moves"][0]["version"] == approved.version
+    training = shown["data"]["training"]
     assert date.fromisoformat(training["first_day"]) == TODAY - timedelta(days=19)
 
 
-@pytest.mark.usefixtures("approved")
-def test_a_release_starts_a_dag_that_is_scheduled_on_it(ferry: Installation) -> None:
+def test_a_release_starts_a_dag_that_is_scheduled_on_it(
+    ferry: Installation, approved: Approved
+) -> None:
     with ferry.airflow() as dags:
 
         def released() -> Any:
             runs = dags.api.send("GET", "/api/v2/dags/on_release/dagRuns")["dag_runs"]
-            return [run for run in runs if run["state"] == "success"]
+            ended = [run["dag_run_id"] for run in runs if run["state"] == "success"]
+            extras = [e for run in ended for e in dags.api.returned("on_release", run, "look")]
+            return [extra for extra in extras if extra["version"] == approved.version]
 
-        run = wait_for(released, "the release started nothing", seconds=120)[0]
-        (extra,) = dags.api.returned("on_release", run["dag_run_id"], "look")
-    assert extra["version"] == live_version(ferry)
+        extra = wait_for(released, "the release started nothing", seconds=120)[0]
     assert extra["run_date"] == TODAY.isoformat()
     assert extra["metrics"]["ndcg_at_10"] > 0
 
@@ -215,18 +65,20 @@ def test_a_run_that_is_late_is_told(ferry: Installation, webhook: Webhook) -> No
 
 
 def test_a_version_that_somebody_rejects_does_not_go_live(
-    ferry: Installation, approved: DagRun, webhook: Webhook
+    ferry: Installation, approved: Approved, webhook: Webhook
 ) -> None:
     before = live_version(ferry)
     with ferry.airflow() as dags:
         run_id = dags.trigger(DAG, {"run_date": TODAY.isoformat(), "approval": True})
         answer(dags, run_id, "Reject")
         run = dags.wait(DAG, run_id)
+        version = dags.version(DAG, run_id)
     assert run.state == "success", run
     assert run.tasks["recs.activate"] == "skipped"
-    assert "rejected by admin" in run.logs["recs.activate"]
+    reason = f"version {version} was rejected by admin"
+    assert reason in run.logs["recs.activate"]
     assert live_version(ferry) == before
-    notice = webhook.wait_for(f"{DAG}: not live", "recs: rejected by admin")
+    notice = webhook.wait_for(f"{DAG}: not live", f"recs: {reason}")
     assert f"live now: recs {before}" in notice
 
 
@@ -267,9 +119,18 @@ def test_a_date_without_data_fails_in_one_line(
     webhook.wait_for(f"{DAG}: finish failed", run.run_id.split("+")[0].replace(":", "%3A"))
 
 
+@dataclass(frozen=True)
+class Backfill:
+    """Five days, two at a time, killed half-way and resumed: the runs by run date."""
+
+    runs: dict[date, dict[str, Any]]
+    live_before: int
+    live_after: int
+
+
 @pytest.fixture(scope="module")
-def backfilled(ferry: Installation, approved: DagRun) -> dict[str, dict[str, Any]]:
-    """Five days, two at a time; killed half-way, and resumed. By run date: the run."""
+def backfilled(ferry: Installation, approved: Approved) -> Backfill:
+    before = live_version(ferry)
     first, last = BACKFILLED[0], BACKFILLED[-1]
     body = {
         "dag_id": DAG,
@@ -301,18 +162,20 @@ def backfilled(ferry: Installation, approved: DagRun) -> dict[str, dict[str, Any
         )
         found = runs(dags)
     assert done <= {line["version"] for line in versions(ferry)}
-    return {run["data_interval_end"][:10]: run for run in found}
+    by_date = {date.fromisoformat(run["data_interval_end"][:10]): run for run in found}
+    return Backfill(by_date, before, live_version(ferry))
 
 
 def test_every_day_of_a_backfill_is_built_once_and_nothing_live_changes(
-    ferry: Installation, backfilled: dict[str, dict[str, Any]], approved: DagRun
+    ferry: Installation, backfilled: Backfill
 ) -> None:
-    assert {date.fromisoformat(day) for day in backfilled} == set(BACKFILLED)
-    assert {run["state"] for run in backfilled.values()} == {"success"}
+    assert set(backfilled.runs) == set(BACKFILLED)
+    assert {run["state"] for run in backfilled.runs.values()} == {"success"}
     built = [line["version"] for line in versions(ferry) if line["run_type"] == "backfill"]
     # A day that was under way when it was killed keeps its version, too.
-    assert sorted(built) == [int(f"{d:%Y%m%d}0001") for d in BACKFILLED if d != EMPTY_DAY]
-    assert live_version(ferry) == int(f"{TODAY:%Y%m%d}0001")
+    firsts = [version for version in built if version % 10_000 == 1]
+    assert sorted(firsts) == [int(f"{d:%Y%m%d}0001") for d in BACKFILLED if d != EMPTY_DAY]
+    assert backfilled.live_after == backfilled.live_before
     for version in built:
         shown = ferry.ferry("release", "show", "recs", str(version))
         # From that day's knowledge.
@@ -320,10 +183,10 @@ def test_every_day_of_a_backfill_is_built_once_and_nothing_live_changes(
 
 
 def test_a_day_without_data_is_left_out_with_the_reason(
-    ferry: Installation, backfilled: dict[str, dict[str, Any]]
+    ferry: Installation, backfilled: Backfill
 ) -> None:
     with ferry.airflow() as dags:
-        run = dags.wait(DAG, backfilled[EMPTY_DAY.isoformat()]["dag_run_id"])
+        run = dags.wait(DAG, backfilled.runs[EMPTY_DAY]["dag_run_id"])
     assert run.state == "success"
     assert run.tasks.pop("plan") == "success"
     assert set(run.tasks.values()) == {"skipped"}
@@ -333,10 +196,10 @@ def test_a_day_without_data_is_left_out_with_the_reason(
 
 
 def test_a_day_that_is_processed_again_gives_the_same_metrics(
-    ferry: Installation, backfilled: dict[str, dict[str, Any]]
+    ferry: Installation, backfilled: Backfill
 ) -> None:
     day = BACKFILLED[-1]
-    run_id = backfilled[day.isoformat()]["dag_run_id"]
+    run_id = backfilled.runs[day]["dag_run_id"]
     with ferry.airflow() as dags:
         path = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/clear"
         dags.api.send("POST", path, {"dry_run": False, "only_failed": False})
@@ -345,6 +208,78 @@ def test_a_day_that_is_processed_again_gives_the_same_metrics(
         ferry.ferry("release", "show", "recs", f"{day:%Y%m%d}{attempt:04d}") for attempt in (1, 2)
     )
     assert first["metrics"] == again["metrics"]
+
+
+@pytest.fixture(scope="module")
+def earlier(backfilled: Backfill) -> int:
+    """A version that was built and never live."""
+    return int(f"{BACKFILLED[-1]:%Y%m%d}0001")
+
+
+def test_an_older_date_is_recorded_and_says_why_it_is_not_live(
+    ferry: Installation, backfilled: Backfill, earlier: int
+) -> None:
+    with ferry.airflow() as dags:
+        run = dags.wait(DAG, backfilled.runs[BACKFILLED[-1]]["dag_run_id"])
+    reason = f"is older than {backfilled.live_before}, which is live"
+    for step in ("stage", "activate"):
+        assert run.tasks[f"recs.{step}"] == "skipped"
+        assert reason in run.logs[f"recs.{step}"]
+    sealed = ferry.ferry("release", "show", "recs", str(earlier))
+    assert sealed["metrics"]
+    assert {gate["verdict"] for gate in sealed["gates"]} <= {"passed", "not_compared"}
+    dates = [line["run_date"] for line in ferry.ferry("history", "recs")]
+    assert {d.isoformat() for d in BACKFILLED if d != EMPTY_DAY} <= set(dates)
+
+
+def test_a_rollback_by_its_form(ferry: Installation, earlier: int) -> None:
+    def form(version: int | None, reason: str) -> dict[str, Any]:
+        return {"unit": "recs", "version": version, "reason": reason}
+
+    live = live_version(ferry)
+    with ferry.airflow() as dags:
+        back = dags.run("rollback", form(earlier, "wrong prices"))
+        assert back.state == "success", back
+        (status,) = ferry.ferry("status")
+        assert (status["live"]["version"], status["why"]) == (earlier, "wrong prices")
+        assert back.run_id in status["who"]
+        assert status["problems"] == []
+        assert ferry.ferry("recommend", "10")["version"] == earlier
+        # It was never live before, and nothing older was.
+        none = dags.run("rollback", form(None, "also wrong"))
+        assert none.state == "failed"
+        assert f"recs {earlier} has no predecessor" in none.logs["roll_back"]
+        forward = dags.run("rollback", form(live, "they were right"))
+        assert forward.state == "success", forward
+    assert live_version(ferry) == live
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"unit": "rec"}, {"reason": "x"}, {"reason": "    "}, {"reason": ""}, {"version": "latest"}],
+)
+def test_a_bad_rollback_is_refused(
+    ferry: Installation, approved: Approved, bad: dict[str, Any]
+) -> None:
+    form = {"unit": "recs", "version": approved.version, "reason": "wrong prices", **bad}
+    with ferry.airflow() as dags:
+        with pytest.raises(ServiceError, match=r"dagRuns: 4\d\d .*" + next(iter(bad))):
+            dags.trigger("rollback", form)
+        assert dags.api.unfinished_runs("rollback") == []
+
+
+@pytest.mark.usefixtures("approved")
+def test_a_dry_run_of_retention_removes_nothing(ferry: Installation) -> None:
+    before = ferry.ferry("release", "list", "recs")
+    live = live_version(ferry)
+    with ferry.airflow() as dags:
+        run = dags.run("retention", {"dry_run": True})
+        assert run.state == "success", run
+        planned = dags.api.returned("retention", run.run_id, "retain_recs")
+    assert (planned["unit"], planned["live"]) == ("recs", live)
+    assert live in planned["kept"]
+    assert planned["object_storage"] == []
+    assert ferry.ferry("release", "list", "recs") == before
 
 
 @pytest.mark.usefixtures("approved")
@@ -379,7 +314,7 @@ def test_a_restore_by_its_form(ferry: Installation) -> None:
     assert any("agree" in line for line in done["recs"])
 
 
-@pytest.mark.usefixtures("backfilled")
+@pytest.mark.usefixtures("approved")
 def test_the_schedule_starts_a_run_by_itself(ferry: Installation) -> None:
     """Last: from then on Airflow is on its schedule."""
     with ferry.airflow("daily") as dags:

@@ -103,9 +103,13 @@ class ObjectStore:
     """One bucket. Every method raises ServiceError, naming the endpoint, when it fails."""
 
     def __init__(
-        self, endpoint_url: str | None, bucket: str, credentials: Credentials | None = None
+        self,
+        endpoint_url: str | None,
+        bucket: str,
+        credentials: Credentials | None = None,
+        region: str | None = None,
     ) -> None:
-        """Open a bucket; without `credentials`, boto3 looks in its usual places."""
+        """Open a bucket; without `credentials` or `region`, boto3 looks in its usual places."""
         self.bucket = bucket
         self.address = f"{endpoint_url or 'AWS S3'}/{bucket}"
         config = Config(
@@ -121,6 +125,7 @@ class ObjectStore:
         self._client: S3Client = boto3.client(
             "s3",
             endpoint_url=endpoint_url,
+            region_name=region,
             config=config,
             aws_access_key_id=credentials.access_key if credentials else None,
             aws_secret_access_key=credentials.secret_key if credentials else None,
@@ -130,7 +135,15 @@ class ObjectStore:
     @classmethod
     def connect(cls, settings: Settings) -> ObjectStore:
         """Open the bucket that the settings name."""
-        return cls(settings.s3_endpoint_url, settings.bucket)
+        key, secret, token = settings.s3_key_id, settings.s3_key, settings.s3_token
+        credentials = None
+        if key and secret:
+            credentials = Credentials(
+                key.get_secret_value(),
+                secret.get_secret_value(),
+                token.get_secret_value() if token else None,
+            )
+        return cls(settings.s3_endpoint_url, settings.bucket, credentials, settings.s3_region)
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:

@@ -12,7 +12,7 @@ import pytest
 from pipelines.errors import DataError, ServiceError
 from pipelines.online.pmml import PmmlScorer
 
-_PMML = """<?xml version="1.0" encoding="UTF-8"?>
+PMML = """<?xml version="1.0" encoding="UTF-8"?>
 <PMML xmlns="http://www.dmg.org/PMML-4_4" version="4.4">
   <Header/>
   <DataDictionary>
@@ -49,7 +49,7 @@ _PMML = """<?xml version="1.0" encoding="UTF-8"?>
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    (tmp_path / "model.pmml").write_text(_PMML, encoding="utf-8")
+    (tmp_path / "model.pmml").write_text(PMML, encoding="utf-8")
     return tmp_path / "model.pmml"
 
 
@@ -96,7 +96,7 @@ def test_one_java_process_serves_all_and_ends_with_the_last(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("no xml", "can't be read as PMML"), (_PMML.replace("(1)", "(yes)"), r"has no output")],
+    [("no xml", "can't be read as PMML"), (PMML.replace("(1)", "(yes)"), r"has no output")],
 )
 def test_another_file_is_refused_by_name(path: Path, content: str, message: str) -> None:
     path.write_text(content, encoding="utf-8")
