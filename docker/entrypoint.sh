@@ -1,21 +1,21 @@
 #!/bin/sh
-# Starts a program of Ferry's image. What holds secrets and has to be a file is written first, into
-# RUN_FOLDER, which is in memory.
+# Starts a program of Ferry's image. The files that hold secrets are written first, into a folder
+# that is in memory.
 set -eu
 umask 077
 
 # Spark trusts whoever knows the secret: without it, who reaches the master runs what they like.
 if [ -n "${SPARK_SECRET:-}" ]; then
     mkdir -p "$SPARK_CONF_DIR"
-    # Executors find the driver by its name, whichever of its networks they are on.
+    # Executors find the driver by its name, on whichever of its networks they are.
     cat >"$SPARK_CONF_DIR/spark-defaults.conf" <<END
-spark.authenticate             true
-spark.authenticate.secret      $SPARK_SECRET
-spark.driver.host              $(hostname)
-spark.driver.bindAddress       0.0.0.0
-spark.cores.max                $SPARK_CORES_OF_A_STEP
-spark.executor.memory          $SPARK_EXECUTOR_MEMORY
-spark.ui.killEnabled           false
+spark.authenticate         true
+spark.authenticate.secret  $SPARK_SECRET
+spark.driver.host          $(hostname)
+spark.driver.bindAddress   0.0.0.0
+spark.cores.max            $SPARK_CORES_OF_A_STEP
+spark.executor.memory      $SPARK_EXECUTOR_MEMORY
+spark.ui.killEnabled       false
 END
 fi
 
