@@ -215,6 +215,7 @@ _ONLY_CONTAINERS = {
     "SPARK_CORES_OF_A_STEP",
     "SPARK_EXECUTOR_MEMORY",
     "SPARK_LOCAL_DIRS",
+    "TMPDIR",
 }
 #: Settings of Airflow whose values differ because the place does.
 _OTHER_VALUES = {
