@@ -346,3 +346,12 @@ def test_shell_scripts_are_well_formed() -> None:
         shell = "bash" if script.read_text().startswith("#!/bin/bash") else "sh"
         subprocess.run([shell, "-n", script], check=True, timeout=10)
         assert script.stat().st_mode & 0o111, script
+
+
+def test_only_airflows_health_page_is_asked_for_a_part(services: Services) -> None:
+    """The scheduler's own health server answers with an empty body."""
+    asked = [each["healthcheck"]["test"] for each in services.values() if "healthcheck" in each]
+    ours = [test for test in asked if any(str(word).endswith("healthcheck.py") for word in test)]
+    assert len(ours) == 5
+    for _, _, _, url, *part in ours:
+        assert bool(part) == url.endswith("/api/v2/monitor/health"), url
