@@ -75,7 +75,7 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
         # So many processes are forked in advance, and so many tasks share the machine's memory.
-        "CORE__PARALLELISM": "2",
+        "CORE__PARALLELISM": "4",
         "CORE__FERNET_KEY": secrets.airflow_fernet_key,
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
