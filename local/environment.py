@@ -74,7 +74,7 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
-        # So many processes are forked in advance, and so many tasks share the machine's memory.
+        # More than may train at a time (operations.heavy_tasks): a rollback finds a free one.
         "CORE__PARALLELISM": "4",
         "CORE__FERNET_KEY": secrets.airflow_fernet_key,
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
