@@ -25,6 +25,8 @@ from tests.installation import RUN_SECONDS, Dags, Installation, installed
 FIRST, SECOND = 202603040001, 202603050001
 PATHS = ("releases", "try?user=10", f"reports/{FIRST}", "runs/report?run_id=x", "reports/x")
 
+# Read before an installation takes the environment over.
+_ARTEFACTS = os.environ.get("FERRY_TEST_ARTEFACTS")
 #: A page of Airflow's UI on a busy machine.
 _PAGE_SECONDS = 90
 pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
@@ -86,8 +88,7 @@ def browser(dags: Dags, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Br
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.fail("there is no 'chromium' on PATH: install it, 'apt-get install chromium'")
-    folder = os.environ.get("FERRY_TEST_ARTEFACTS")
-    artefacts = Path(folder) if folder else tmp_path_factory.mktemp("screenshots")
+    artefacts = Path(_ARTEFACTS) if _ARTEFACTS else tmp_path_factory.mktemp("screenshots")
     artefacts.mkdir(parents=True, exist_ok=True)
     home = load_home()
     password = Stack(home, lambda _: None).secrets.airflow_password
