@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
@@ -125,15 +125,14 @@ def run_url(browser: Browser, dags: Dags) -> str:
     page.get_by_role("option", name="always").click()
     browser.screenshot("2-form")
     form.get_by_test_id("trigger-dag-submit").click()
-    page.wait_for_url(re.compile("/runs/manual__"))
-    url: str = page.url.split("?")[0]
-    run_id = unquote(url.rpartition("/")[2])
+    expect(form).to_be_hidden()
+    (run_id,) = dags.api.unfinished_runs("daily_retraining")
     deadline = time.monotonic() + RUN_SECONDS
     while (state := dags.api.run_state("daily_retraining", run_id)) in ("queued", "running"):
         assert time.monotonic() < deadline, dags.api.task_instances("daily_retraining", run_id)
         time.sleep(1)
     assert state == "success", dags.api.task_instances("daily_retraining", run_id)
-    return url.removeprefix(browser.base_url)
+    return f"/dags/daily_retraining/runs/{quote(run_id)}"
 
 
 @pytest.mark.parametrize("path", PATHS)
