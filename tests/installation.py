@@ -113,8 +113,11 @@ class Dags:
         return run_id
 
     def run(self, dag_id: str, conf: dict[str, Any]) -> DagRun:
-        run_id = self.trigger(dag_id, conf)
-        deadline = time.monotonic() + _DAG_SECONDS
+        return self.wait(dag_id, self.trigger(dag_id, conf))
+
+    def wait(self, dag_id: str, run_id: str, seconds: float = _DAG_SECONDS) -> DagRun:
+        """Return a run when it has ended."""
+        deadline = time.monotonic() + seconds
         while (state := self.api.run_state(dag_id, run_id)) in ("queued", "running"):
             assert self.is_alive()
             assert time.monotonic() < deadline, self.api.task_instances(dag_id, run_id)
