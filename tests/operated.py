@@ -25,7 +25,7 @@ DAG = "daily_retraining"
 TODAY = datetime.now(UTC).date()
 #: There are no events on this one.
 EMPTY_DAY = TODAY - timedelta(days=4)
-_SECONDS = 900.0
+_SECONDS = 1500.0
 
 #: Somebody's own DAG, which a release starts.
 _ON_RELEASE = """

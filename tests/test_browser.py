@@ -28,7 +28,7 @@ PATHS = ("releases", "try?user=10", "reports/202603040001", "runs/report?run_id=
 _ARTEFACTS = os.environ.get("FERRY_TEST_ARTEFACTS")
 #: A page of Airflow's UI on a busy machine.
 _PAGE_SECONDS = 90
-pytestmark = pytest.mark.timeout(2 * RUN_SECONDS)
+pytestmark = pytest.mark.timeout(3 * RUN_SECONDS)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.operated import (
     wait_for,
 )
 
-pytestmark = pytest.mark.timeout(RUN_SECONDS)
+pytestmark = pytest.mark.timeout(3 * RUN_SECONDS)
 
 BACKFILLED = [TODAY - timedelta(days=days) for days in (6, 5, 4, 3, 2)]
 
