@@ -201,8 +201,7 @@ def test_batching_stays_off_while_models_have_a_signature_that_it_refuses(
 
 #: What only the embedded mode sets.
 _ONLY_EMBEDDED = {
-    # A cluster's data are worth optimised code.
-    "FERRY_SPARK_JAVA_OPTIONS",
+    "FERRY_SPARK_JAVA_OPTIONS",  # a cluster's data are worth optimised code
     "SPARK_LOCAL_IP",  # there, Spark must not listen beyond loopback
     "FERRY_HOME",  # where the embedded services leave their environment file
     "JAVA_HOME",  # part of the image
