@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from pipelines.errors import ServiceError
-from tests.installation import RUN_SECONDS, Dags, Installation
+from tests.installation import RUN_SECONDS, DagRun, Dags, Installation
 from tests.operated import (
     DAG,
     EMPTY_DAY,
@@ -38,22 +38,6 @@ def test_a_run_by_the_form_goes_live_once_it_is_approved(
     assert shown["moves"][0]["version"] == approved.version
     training = shown["data"]["training"]
     assert date.fromisoformat(training["first_day"]) == TODAY - timedelta(days=19)
-
-
-def test_a_release_starts_a_dag_that_is_scheduled_on_it(
-    ferry: Installation, approved: Approved
-) -> None:
-    with ferry.airflow() as dags:
-
-        def released() -> Any:
-            runs = dags.api.send("GET", "/api/v2/dags/on_release/dagRuns")["dag_runs"]
-            ended = [run["dag_run_id"] for run in runs if run["state"] == "success"]
-            extras = [e for run in ended for e in dags.api.returned("on_release", run, "look")]
-            return [extra for extra in extras if extra["version"] == approved.version]
-
-        extra = wait_for(released, "the release started nothing", seconds=120)[0]
-    assert extra["run_date"] == TODAY.isoformat()
-    assert extra["metrics"]["ndcg_at_10"] > 0
 
 
 @pytest.mark.usefixtures("approved")
@@ -314,19 +298,53 @@ def test_a_restore_by_its_form(ferry: Installation) -> None:
     assert any("agree" in line for line in done["recs"])
 
 
-@pytest.mark.usefixtures("approved")
-def test_the_schedule_starts_a_run_by_itself(ferry: Installation) -> None:
-    """Last: from then on Airflow is on its schedule."""
+@dataclass(frozen=True)
+class Scheduled:
+    """A run that the schedule started, and what a DAG that waits for releases was told."""
+
+    run: DagRun
+    version: int
+    run_date: date
+    told: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def scheduled(ferry: Installation, approved: Approved) -> Scheduled:
+    """From then on Airflow is on its schedule."""
     with ferry.airflow("daily") as dags:
         dags.api.set_paused(DAG, False)
 
-        def scheduled() -> Any:
-            listed = dags.api.send("GET", f"/api/v2/dags/{DAG}/dagRuns?run_type=scheduled")
-            return listed["dag_runs"]
+        def runs() -> Any:
+            return dags.api.send("GET", f"/api/v2/dags/{DAG}/dagRuns?run_type=scheduled")[
+                "dag_runs"
+            ]
 
-        (run,) = wait_for(scheduled, "nothing was scheduled", seconds=120)
+        def told() -> list[dict[str, Any]]:
+            listed = dags.api.send("GET", "/api/v2/dags/on_release/dagRuns")["dag_runs"]
+            ended = [run["dag_run_id"] for run in listed if run["state"] == "success"]
+            return [
+                extra for run in ended for extra in dags.api.returned("on_release", run, "look")
+            ]
+
+        (run,) = wait_for(runs, "nothing was scheduled", seconds=120)
         ended = dags.wait(DAG, run["dag_run_id"])
-    assert ended.state == "success", ended
-    day = run["data_interval_end"][:10].replace("-", "")
-    newest = max(v["version"] for v in versions(ferry) if v["run_type"] == "scheduled")
-    assert str(newest)[:8] == day
+        version = dags.version(DAG, ended.run_id)
+        day = date.fromisoformat(run["data_interval_end"][:10])
+        return Scheduled(
+            ended, version, day, wait_for(told, "the release started nothing", seconds=120)
+        )
+
+
+def test_the_schedule_starts_a_run_by_itself(ferry: Installation, scheduled: Scheduled) -> None:
+    assert scheduled.run.state == "success", scheduled.run
+    assert str(scheduled.version).startswith(f"{scheduled.run_date:%Y%m%d}")
+    built = {line["version"]: line["run_type"] for line in versions(ferry)}
+    assert built[scheduled.version] == "scheduled"
+
+
+def test_a_release_starts_a_dag_that_is_scheduled_on_it(
+    approved: Approved, scheduled: Scheduled
+) -> None:
+    (extra,) = [extra for extra in scheduled.told if extra["version"] == approved.version]
+    assert extra["run_date"] == TODAY.isoformat()
+    assert extra["metrics"]["ndcg_at_10"] > 0
