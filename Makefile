@@ -44,11 +44,12 @@ test: ## Run all tests
 	@$(WITH_JAVA) .venv/bin/python -m pytest --numprocesses=2 --dist=loadgroup \
 	  --no-loadscope-reorder $(PYTEST_ARGS)
 
-bench: setup ## Measure publishing, lookups, switches, rollbacks and training (an hour)
+bench: setup ## Measure publishing, lookups, switches, rollbacks, training and whole runs (over an hour)
 	@.venv/bin/python -m benchmarks.publish
 	@.venv/bin/python -m benchmarks.lookup
 	@.venv/bin/python -m benchmarks.switch
 	@.venv/bin/python -m benchmarks.training
+	@.venv/bin/python -m benchmarks.overhead $(if $(DATA),--data="$(DATA)")
 
 lint: setup ## Check style and types
 	@.venv/bin/ruff check .

@@ -41,7 +41,7 @@ class Run(NamedTuple):
         return 1 - self.work / self.wall
 
 
-def measure(data: Path, run_date: str) -> Run:
+def measure(data: Path | None, run_date: str) -> Run:
     """Make one run in a home of its own, and remove it."""
     with tempfile.TemporaryDirectory(prefix="ferry-overhead-") as home:
         ports = zip(_SERVICES, health.free_ports(len(_SERVICES)), strict=True)
@@ -65,7 +65,7 @@ def measure(data: Path, run_date: str) -> Run:
             return done.stdout
 
         try:
-            output = local("run", f"--data={data}", f"--run-date={run_date}")
+            output = local("run", f"--data={data or ''}", f"--run-date={run_date}")
         finally:
             local("down")
         seconds = re.search(r"whole run\W+([\d.]+)", output)
@@ -77,15 +77,18 @@ def measure(data: Path, run_date: str) -> Run:
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="A MovieLens folder.")],
+    data: Annotated[
+        Path | None, typer.Option(help="A MovieLens folder, or synthetic data.")
+    ] = None,
     run_date: str = "2018-09-24",
     repetitions: Annotated[int, typer.Option(min=1)] = 3,
 ) -> None:
     """Measure, print and save."""
     runs = [measure(data, run_date) for _ in range(repetitions)]
     overhead = median(run.overhead for run in runs)
+    source = data.name if data else "synthetic data"
     lines = [
-        f"{machine()}; {data.name}, {repetitions} runs",
+        f"{machine()}; {source}, {repetitions} runs",
         "",
         "| run | seconds | at work | overhead |",
         "| --- | ---: | ---: | ---: |",
@@ -99,7 +102,7 @@ def main(
     table = "\n".join(lines) + "\n"
     print(table)
     figures = {"median_overhead": overhead, "runs": [run._asdict() for run in runs]}
-    save("overhead", {"machine": machine(), "data": data.name, **figures}, table)
+    save("overhead", {"machine": machine(), "data": source, **figures}, table)
 
 
 if __name__ == "__main__":
