@@ -208,7 +208,8 @@ def finish(plan: dict[str, Any] | None, page: str | None) -> dict[str, Any]:
     dag_id="daily_retraining",
     doc_md=DOC,
     schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
-    start_date=datetime(2024, 1, 1),
+    # The first day that a backfill may go back to, not one from which runs are made up for.
+    start_date=datetime(1995, 1, 1),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12 + _OPERATIONS.approval_hours),

@@ -103,6 +103,23 @@ def test_a_date_without_data_fails_in_one_line(
     webhook.wait_for(f"{DAG}: finish failed", run.run_id.split("+")[0].replace(":", "%3A"))
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "reason"),
+    [
+        (TODAY - timedelta(days=2), TODAY - timedelta(days=5), "must not be after"),
+        (TODAY + timedelta(days=2), TODAY + timedelta(days=5), "future"),
+    ],
+)
+def test_a_backfill_of_no_days_is_refused(
+    ferry: Installation, first: date, last: date, reason: str
+) -> None:
+    span = {"from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+    with ferry.airflow() as dags:
+        dags.api.wait_for_dag(DAG, dags.since, dags.is_alive)
+        with pytest.raises(ServiceError, match=rf"backfills: 4\d\d .*{reason}"):
+            dags.api.send("POST", "/api/v2/backfills", {"dag_id": DAG, **span})
+
+
 @dataclass(frozen=True)
 class Backfill:
     """Five days, two at a time, killed half-way and resumed: the runs by run date."""
