@@ -38,6 +38,8 @@ _LONGEST = (
 )
 
 
+# First: xdist reads the groups in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, and keep together what shares a fixture."""
     order = {name: place for place, name in enumerate(_LONGEST)}
