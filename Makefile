@@ -41,7 +41,7 @@ status: setup ## Show what is running, and where
 
 test: ## Run all tests
 	@scripts/setup.sh --tests
-	@$(WITH_JAVA) .venv/bin/python -m pytest --numprocesses=2 --dist=loadgroup \
+	@$(WITH_JAVA) .venv/bin/python -m pytest --numprocesses=2 --dist=loadfile \
 	  --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup ## Measure publishing, lookups, switches, rollbacks, training and whole runs (over an hour)

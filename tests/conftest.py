@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 pytest_plugins = ["tests.services", "tests.operated"]
 
@@ -28,7 +29,6 @@ _LONGEST = (
     "tests/test_operating.py",
     "tests/test_browser.py",
     "tests/test_daily_run.py",
-    "tests/test_browser.py",
     "tests/release/faults/test_kill.py",
     "tests/models/test_recs.py",
     "tests/models/rankers/test_unit.py",
@@ -36,19 +36,27 @@ _LONGEST = (
     "tests/release/test_gating.py",
     "tests/release/faults/test_object_storage.py",
 )
+#: Files whose tests use the Airflow of :mod:`tests.operated`.
+_USE_AIRFLOW = ("tests/test_operating.py", "tests/test_browser.py")
 
 
-# First: xdist reads the groups in the same hook.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, and keep together what shares a fixture."""
+    """Begin with the files that take longest."""
     order = {name: place for place, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
-    for item in items:
-        # What workers share out between them: a file, or those that use the same Airflow.
-        uses_airflow = "ferry" in getattr(item, "fixturenames", ())
-        group = "ferry" if uses_airflow else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Gives workers whole files, and those that use the same Airflow to the same worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return _USE_AIRFLOW[0] if file in _USE_AIRFLOW else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:
+    """Return who shares the tests out."""
+    return _Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
