@@ -19,7 +19,7 @@ from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from ferry_approval import ReleaseApproval
-from ferry_notifiers import FerryNotifier, TimeoutNotifier, tell
+from ferry_notifiers import EndedRunNotifier, FerryNotifier, tell
 from ferry_tasks import (
     INGEST_TASK,
     PLAN_TASK,
@@ -32,6 +32,7 @@ from ferry_tasks import (
     skip_unless_planned,
 )
 
+from pipelines.errors import ReleaseError
 from pipelines.models_config import RANKERS, Unit
 
 DOC = """
@@ -166,25 +167,26 @@ def report(plan: dict[str, Any] | None) -> str:
         raise AirflowSkipException("the run was not planned: see the error of task plan")
     if reason := nothing_to_do(context):
         raise AirflowSkipException(reason)
-    # The protocol of its type leaves out what it can do since 3.1.
-    task_instance: Any = context["ti"]
-    dag_run = context["dag_run"]
     with ferry_task() as settings:
         from pipelines import steps
         from pipelines.run import RunPlan
 
-        tasks = list(task_instance.get_task_breadcrumbs(dag_run.dag_id, dag_run.run_id))
-        return steps.report_step(settings, RunPlan.model_validate(plan), tasks)
+        return steps.report_step(settings, RunPlan.model_validate(plan), _ended_tasks(context))
+
+
+def _ended_tasks(context: Any) -> list[dict[str, Any]]:
+    """Return `task_id`, `state` and `duration` (seconds) of the run's tasks that have ended."""
+    run = context["dag_run"]
+    return list(context["ti"].get_task_breadcrumbs(run.dag_id, run.run_id))
 
 
 @task(
     trigger_rule=TriggerRule.ALL_DONE,
-    retries=0,
     execution_timeout=timedelta(minutes=5),
     on_failure_callback=FerryNotifier(),
 )
-def finish(plan: dict[str, Any] | None, page: str | None) -> dict[str, Any]:
-    """Write the summary, tell of refusals, and fail if a unit, or the report, failed."""
+def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
+    """Write the summary, tell of refusals, and fail if a unit or any task of the run failed."""
     context = get_current_context()
     if plan is None:
         raise AirflowFailException("the run was not planned: see the error of task plan")
@@ -195,10 +197,14 @@ def finish(plan: dict[str, Any] | None, page: str | None) -> dict[str, Any]:
         from pipelines.run import RunPlan
 
         summary = steps.finish_step(settings, RunPlan.model_validate(plan))
-        steps.require_success(summary)
-    if page is None:
-        raise AirflowFailException("everything else is done, but the report was not written")
     dag_run = context["dag_run"]
+    try:
+        steps.require_success(summary)
+    except ReleaseError as error:
+        raise AirflowFailException(str(error)) from error
+    # A task that was cleared may have failed although its unit had gone live before.
+    if failed := [task["task_id"] for task in _ended_tasks(context) if task["state"] == "failed"]:
+        raise AirflowFailException(f"no unit failed, but these tasks did: {', '.join(failed)}")
     if plan["run_type"] != "backfill" and (refused := summary.refusals()):
         tell(f"{dag_run.dag_id}: not live", "\n".join(refused), dag_run.dag_id, dag_run.run_id)
     return summary.model_dump(mode="json")
@@ -222,7 +228,7 @@ def finish(plan: dict[str, Any] | None, page: str | None) -> dict[str, Any]:
         ),
         name="daily_retraining is late",
     ),
-    on_failure_callback=TimeoutNotifier("it took longer than dagrun_timeout: "),
+    on_failure_callback=EndedRunNotifier(),
     default_args={
         "owner": "ferry",
         "retries": 2,
@@ -279,13 +285,23 @@ def daily_retraining() -> None:
     """Wire the run."""
     plan: Any = plan_run()
     # Days of a backfill take turns at the lake: more of them would only wait for it.
-    ingest = FerrySparkOperator(task_id=INGEST_TASK, step="ingest", max_active_tis_per_dag=1)
+    # Both may wait an hour for the lake before they begin.
+    ingest = FerrySparkOperator(
+        task_id=INGEST_TASK,
+        step="ingest",
+        max_active_tis_per_dag=1,
+        execution_timeout=timedelta(hours=4),
+    )
     features = FerrySparkOperator(
-        task_id="features", step="features", max_active_tis_per_dag=1, pool_slots=heavy_slots()
+        task_id="features",
+        step="features",
+        max_active_tis_per_dag=1,
+        execution_timeout=timedelta(hours=6),
+        pool_slots=heavy_slots(),
     )
     plan >> ingest >> features
-    page: Any = report(plan)
-    finish(plan, page)
+    page = report(plan)
+    page >> finish(plan)
 
     for unit in _UNITS:
 

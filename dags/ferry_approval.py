@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from ferry_tasks import PLAN_TASK, ferry_task, nothing_to_do, skip_unless_planned
 
 from pipelines.config import OperationsConfig
+from pipelines.errors import FerryError
 from pipelines.models_config import Unit
 
 _APPROVE, _REJECT = "Approve", "Reject"
@@ -45,10 +46,14 @@ class ReleaseApproval(HITLOperator):
         if plan["run_type"] == "backfill":
             raise AirflowSkipException("nobody is asked in a backfill")
         with ferry_task() as settings:
-            from pipelines import operations
+            from pipelines import operations, steps
             from pipelines.run import RunPlan
 
-            self.body = operations.approval_text(settings, RunPlan.model_validate(plan), self.unit)
+            run_plan = RunPlan.model_validate(plan)
+            # Whatever was answered, it would not go live: one that was rejected before, say.
+            if reason := steps.release_refusal(settings, run_plan, self.unit):
+                raise AirflowSkipException(reason)
+            self.body = operations.approval_text(settings, run_plan, self.unit)
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
@@ -62,5 +67,9 @@ class ReleaseApproval(HITLOperator):
                 from pipelines.run import RunPlan
 
                 plan = RunPlan.model_validate(context["ti"].xcom_pull(task_ids=PLAN_TASK))
-                operations.reject(settings, plan, self.unit, how)
+                try:
+                    operations.reject(settings, plan, self.unit, how)
+                except FerryError as error:
+                    # A retry would ask again, and its default might be a yes.
+                    raise AirflowFailException(f"{how}, but that was not kept: {error}") from error
         return answer

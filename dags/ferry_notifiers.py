@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -76,52 +77,49 @@ class FerryNotifier(BaseNotifier):
         self.what = what
 
     def notify(self, context: Any) -> None:
-        """Send it, unless it is a matter of a backfill's deadline."""
-        run = context.get("dag_run")
+        """Send it, but for the deadline of a backfill's run, or of one that has ended."""
         if "deadline" in context:
             # What the scheduler sends along is no object, but its JSON.
-            if run["run_type"] == "backfill":
-                return
-            tell(f"{run['dag_id']} is late", self.what, run["dag_id"], run["dag_run_id"])
+            run = context["dag_run"]
+            if run["run_type"] != "backfill" and run["state"] not in ("success", "failed"):
+                tell(f"{run['dag_id']} is late", self.what, run["dag_id"], run["dag_run_id"])
             return
-        task = context.get("ti") or context.get("task_instance")
+        task = context["ti"]
         error = context.get("exception") or context.get("reason") or "it failed"
-        name = f"{run.dag_id}: {task.task_id} failed" if task else f"{run.dag_id} failed"
-        tell(name, f"{self.what}{error}", run.dag_id, run.run_id)
+        tell(f"{task.dag_id}: {task.task_id} failed", str(error), task.dag_id, task.run_id)
 
 
-class TimeoutNotifier(FerryNotifier):
-    """A DAG's failure callback for the runs that no task of their own can speak for."""
+class EndedRunNotifier(BaseNotifier):
+    """A DAG's failure callback for the runs that none of their own tasks can speak for."""
 
     def notify(self, context: Any) -> None:
-        """Send it if the run was ended because it took too long."""
-        if context.get("reason") == "timed_out":
-            super().notify(context)
+        """Send it if the run was ended from outside, for its length say."""
+        reason = context.get("reason")
+        if reason != "task_failure":
+            dag_id, run_id = context["dag"].dag_id, context["run_id"]
+            tell(f"{dag_id} was ended", str(reason), dag_id, run_id)
 
 
 def tell(subject: str, message: str, dag_id: str, run_id: str) -> None:
     """Send a notice with what is live now and the link to the run.
 
-    Raises:
-        Exception: what the first notifier raised that failed; the others were asked all the same.
+    Never raises: what can't be read, and a notifier that fails, are told in the log and in the
+    notice itself. A notice must neither get lost nor change how the task ends that sends it.
     """
-    notifiers = configuration().operations.notify
-    with ferry_task() as settings:
-        from pipelines.operations import live_now
+    try:
+        with ferry_task() as settings:
+            from pipelines.operations import live_now
 
-        live = live_now(settings)
+            live = live_now(settings)
+    except Exception as error:  # noqa: BLE001
+        live = f"what is live can't be read: {error}"
     text = f"{message[:_LONGEST]}\n{live}\n{run_url(dag_id, run_id)}"
     log.warning("notice: %s\n%s", subject, text)
-    failures = []
-    for chosen in notifiers:
+    for chosen in configuration().operations.notify:
         try:
             _make(chosen, subject, text)({})
-        # Whatever one of them does, the others must be asked.
         except Exception as error:  # noqa: BLE001
-            log.error("%s could not tell: %s", chosen.notifier, error)
-            failures.append(error)
-    if failures:
-        raise failures[0]
+            log.error("%s could not tell: %s: %s", chosen.notifier, type(error).__name__, error)
 
 
 def _make(chosen: NotifierConfig, subject: str, text: str) -> BaseNotifier:
@@ -133,6 +131,7 @@ def _make(chosen: NotifierConfig, subject: str, text: str) -> BaseNotifier:
         match value:
             case str():
                 filled = value.replace("{subject}", subject).replace("{message}", text)
+                filled = filled.replace("{html}", html.escape(text))
                 # What people or data wrote must not be run as a template.
                 return literal(filled) if is_template and filled != value else filled
             case list():

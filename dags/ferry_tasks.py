@@ -129,13 +129,14 @@ class FerrySparkOperator(SparkSubmitOperator):
     def _explain(self, error: AirflowException, error_file: Path, context: Any) -> None:
         from pipelines.spark_app import EXIT_HOPELESS, EXIT_LEFT_OUT
 
-        message = error_file.read_text(encoding="utf-8") if error_file.exists() else None
-        if message is None:
+        if not error_file.exists():
             return
-        if f"Error code is: {EXIT_LEFT_OUT}" in str(error):
+        # Not from the error itself: that quotes the whole command, a person's note among it.
+        code, _, message = error_file.read_text(encoding="utf-8").partition(" ")
+        if int(code) == EXIT_LEFT_OUT:
             context["ti"].xcom_push(_NOTHING_TO_DO, message)
             raise AirflowSkipException(message) from error
-        if f"Error code is: {EXIT_HOPELESS}" in str(error):
+        if int(code) == EXIT_HOPELESS:
             raise AirflowFailException(message) from error
         raise AirflowException(message) from error
 
@@ -143,7 +144,7 @@ class FerrySparkOperator(SparkSubmitOperator):
 def skip_unless_planned(plan: dict[str, Any], unit: Unit | None) -> None:
     """Skip a unit's task in a run that does not build the unit."""
     if unit is not None and unit not in plan["units"]:
-        raise AirflowSkipException(f"{unit} is not enabled in this run's configuration")
+        raise AirflowSkipException(f"{unit} is none of this run's units")
 
 
 def nothing_to_do(context: Any) -> str | None:

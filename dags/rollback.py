@@ -9,7 +9,7 @@ from airflow.sdk import AssetAlias, Param, dag, get_current_context, task
 from ferry_notifiers import FerryNotifier
 from ferry_tasks import ferry_task, release_asset
 
-from pipelines.models_config import UNITS
+from pipelines.models_config import UNITS, Unit
 
 DOC = """
 ### Rollback
@@ -39,20 +39,20 @@ def roll_back() -> dict[str, Any]:
     """Roll one unit back."""
     context = get_current_context()
     params, dag_run = context["params"], context["dag_run"]
+    unit: Unit = params["unit"]
     with ferry_task() as settings:
         from pipelines import operations
 
         who = getattr(dag_run, "triggering_user_name", None) or "Airflow"
         done = operations.rollback_unit(
             settings,
-            params["unit"],
+            unit,
             params["version"],
             params["reason"],
             owner=f"{who} ({dag_run.run_id})",
         )
-    context["outlet_events"][_ROLLED_BACK].add(
-        release_asset(params["unit"]), extra={"version": done.version, "reason": params["reason"]}
-    )
+        facts = operations.release_facts(settings, unit, done.version)
+    context["outlet_events"][_ROLLED_BACK].add(release_asset(unit), extra=facts)
     return done.model_dump(mode="json")
 
 

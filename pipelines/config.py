@@ -248,7 +248,8 @@ class NotifierConfig(Section):
 
     #: Dotted path of a class; see docs/operating.md.
     notifier: str = Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")
-    #: Its arguments; ``{subject}`` and ``{message}`` in a text are filled in.
+    #: Its arguments; ``{subject}``, ``{message}`` and ``{html}``, the message escaped for HTML, are
+    #: filled in where they stand in a text.
     arguments: dict[str, Any] = Field({})
 
 

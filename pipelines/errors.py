@@ -25,6 +25,12 @@ class NoDataError(DataError):
     """There is nothing to build from on that day. A backfill goes past it."""
 
 
+class UnfinishedDataError(DataError):
+    """A day is being written, or its writing was interrupted and will be tried again."""
+
+    retryable = True
+
+
 class NothingToDoError(FerryError):
     """A step that by rule is left out; the reason is its message. It is no failure."""
 

@@ -45,6 +45,11 @@ class RunPaths:
         return f"{self.root}/item_features"
 
     @property
+    def catalogue(self) -> str:
+        """The item catalogue as this run's ingest left it."""
+        return f"{self.root}/catalogue"
+
+    @property
     def ingest_summary(self) -> str:
         """Row counts of ingest, as one JSON file."""
         return f"{self.root}/ingest.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,7 +14,7 @@ from pipelines.evaluation.gates import GateResult
 from pipelines.models_config import UNITS, Unit
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.manifest import Manifest
-from pipelines.release.restore import reconcile, restore, was_ever_live
+from pipelines.release.restore import NOT_STAGED, NOT_YET, reconcile, restore, was_ever_live
 from pipelines.release.retention import Removal, retain
 from pipelines.release.rollback import Rollback, roll_back
 from pipelines.release.rules import known_unit
@@ -23,6 +24,9 @@ from pipelines.release.verify import canary_reads, verify_version
 from pipelines.run import RunPlan
 
 log = logging.getLogger(__name__)
+
+#: A check waits so long for a run that stages the same unit.
+_STAGING_WAIT_SECONDS = 600.0
 
 
 def _here() -> LocalRunner:
@@ -57,31 +61,41 @@ def online_check(settings: Settings, owner: str) -> list[UnitCheck]:
     config = load_pipeline_config(settings.config)
     limit = config.operations.max_live_age_days
     with release_context(settings, config.release, owner) as context:
-        return [_check(context, unit, limit) for unit in UNITS if was_ever_live(context, unit)]
+        checks = [_check(context, unit, limit) for unit in UNITS]
+    return [check for check in checks if check is not None]
 
 
-def _check(context: ReleaseContext, unit: Unit, max_age_days: int) -> UnitCheck:
-    repaired: list[str] = []
+def _check(context: ReleaseContext, unit: Unit, max_age_days: int) -> UnitCheck | None:
+    """Return what was found of a unit, or None if it was never live."""
+    done: list[str] = []
     checks: list[str] = []
     live: int | None = None
     problems: list[str] = []
     try:
-        repaired = reconcile(context, unit, _here())
+        if not was_ever_live(context, unit):
+            return None
+        done = reconcile(context, unit, _here(), wait=_STAGING_WAIT_SECONDS)
         pointer = context.online.pointers.get(unit)
-        if pointer is None:
-            return UnitCheck(unit=unit, repaired=repaired)
-        live = pointer.version
-        manifest = context.registry.sealed(unit, live)
-        checks = [*verify_version(context, manifest), *canary_reads(context, manifest)]
-        age = data_age_days(manifest)
-        if age > max_age_days:
-            problems.append(
-                f"{unit} {live} is stale: its data end {age} days ago, at most {max_age_days} are "
-                "allowed (operations.max_live_age_days)"
-            )
+        if pointer is not None:
+            live = pointer.version
+            manifest = context.registry.sealed(unit, live)
+            checks = [*verify_version(context, manifest), *canary_reads(context, manifest)]
+            age = data_age_days(manifest)
+            if age > max_age_days:
+                problems.append(
+                    f"{unit} {live} is stale: its data end {age} days ago, at most {max_age_days} "
+                    "are allowed (operations.max_live_age_days)"
+                )
     except FerryError as error:
         problems.append(f"{unit}: {error}")
-    return UnitCheck(unit=unit, live=live, repaired=repaired, checks=checks, problems=problems)
+    undone = [line for line in done if line.startswith((NOT_YET, NOT_STAGED))]
+    return UnitCheck(
+        unit=unit,
+        live=live,
+        repaired=[line for line in done if line not in undone],
+        checks=checks,
+        problems=[*problems, *(f"{unit}: {line}" for line in undone)],
+    )
 
 
 def require_well(checks: Sequence[UnitCheck]) -> None:
@@ -127,6 +141,13 @@ def rollback_unit(
     config = load_pipeline_config(settings.config)
     with release_context(settings, config.release, owner) as context:
         return roll_back(context, known_unit(unit), version, reason, _here(), once=True)
+
+
+def release_facts(settings: Settings, unit: Unit, version: int) -> dict[str, Any]:
+    """Return what a release tells of itself: version, run_date (ISO), and metrics by name."""
+    config = load_pipeline_config(settings.config)
+    with release_context(settings, config.release, "a notice") as context:
+        return context.registry.sealed(unit, version).facts
 
 
 def retire_versions(settings: Settings, unit: Unit, *, dry_run: bool) -> Removal:

@@ -4,8 +4,8 @@
 
 with STEP one of ingest, features, build, stage. Endpoints and secrets come from the environment.
 Exit code 65 says that trying again can't help (bad data or configuration, a disagreement), 75 that
-the step is left out by rule, 1 that trying again may help. With FERRY_ERROR_FILE set, the one line
-that explains it is also left there.
+the step is left out by rule, 1 that trying again may help. With FERRY_ERROR_FILE set, the code and
+the one line that explains it are also left there.
 """
 
 from __future__ import annotations
@@ -88,12 +88,11 @@ def _failed(error: Exception) -> int:
     is_left_out = isinstance(error, NothingToDoError)
     line = str(error) if is_left_out else f"{type(error).__name__}: {error}"
     log.log(logging.WARNING if is_left_out else logging.ERROR, line)
-    if error_file := os.environ.get("FERRY_ERROR_FILE"):
-        Path(error_file).write_text(line, encoding="utf-8")
-    if is_left_out:
-        return EXIT_LEFT_OUT
     is_retryable = isinstance(error, FerryError) and error.retryable
-    return EXIT_FAILED if is_retryable else EXIT_HOPELESS
+    code = EXIT_LEFT_OUT if is_left_out else EXIT_FAILED if is_retryable else EXIT_HOPELESS
+    if error_file := os.environ.get("FERRY_ERROR_FILE"):
+        Path(error_file).write_text(f"{code} {line}", encoding="utf-8")
+    return code
 
 
 if __name__ == "__main__":

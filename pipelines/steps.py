@@ -20,6 +20,7 @@ from pipelines.lake import RunPaths
 from pipelines.models import registry as models
 from pipelines.models.base import BuildInputs
 from pipelines.models_config import Unit
+from pipelines.online.leases import Lease
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build, judge_data
@@ -48,6 +49,8 @@ _RUNS_KEPT = 3
 _ABANDONED_SECONDS = 3 * 86_400
 #: Runs that read or change the lake wait so long for each other: several days of a backfill.
 _LAKE_WAIT_SECONDS = 3600.0
+#: So long for an online check, or another run, that stages the same unit.
+_STAGING_WAIT_SECONDS = 600.0
 SUMMARY = "summary.json"
 #: Rows of all tables of a version that one process writes and reads back in some ten seconds.
 _SMALL_ROWS = 500_000
@@ -103,35 +106,50 @@ def plan_run(
 def _remove_old_runs(folder: Path, keep: int) -> None:
     """Remove the hand-over folders of all but the newest runs that are over.
 
-    One without a summary may be under way: several days of a backfill are, at the same time.
+    Several plans may do so at the same time.
     """
-    now = time.time()
-    over = [
-        int(path.name)
-        for path in folder.glob("*")
-        if path.name.isdigit()
-        and int(path.name) != keep
-        and ((path / SUMMARY).exists() or now - path.stat().st_mtime > _ABANDONED_SECONDS)
-    ]
-    for version in sorted(over, reverse=True)[_RUNS_KEPT - 1 :]:
-        shutil.rmtree(folder / str(version))
+    others = [p for p in folder.glob("*") if p.name.isdigit() and int(p.name) != keep]
+    over = sorted((int(path.name) for path in others if _is_over(path)), reverse=True)
+    for version in over[_RUNS_KEPT - 1 :]:
+        shutil.rmtree(folder / str(version), ignore_errors=True)
+
+
+def _is_over(run: Path) -> bool:
+    """Tell whether nothing goes on in a run's folder: what failed there may be repaired for days.
+
+    Without a summary the run may be under way, as several days of a backfill are.
+    """
+    try:
+        if time.time() - run.stat().st_mtime > _ABANDONED_SECONDS:
+            return True
+        summary = RunSummary.model_validate_json((run / SUMMARY).read_bytes())
+    except FileNotFoundError:
+        return False
+    return all(unit.outcome != "failed" for unit in summary.units)
+
+
+def _reopen(paths: RunPaths) -> None:
+    """Note that a run is under way again, whose task was cleared after it had ended."""
+    (Path(paths.root) / SUMMARY).unlink(missing_ok=True)
 
 
 @contextmanager
-def _lake(settings: Settings, config: PipelineConfig, plan: RunPlan) -> Iterator[None]:
+def _lake(settings: Settings, config: PipelineConfig, plan: RunPlan) -> Iterator[Lease]:
     """Keep other runs from the lake: none may read a day that another one is writing."""
     with (
         release_context(settings, config.release, plan.run_id) as context,
         context.online.leases.hold(
             "lake", plan.run_id, label=f"the lake {settings.lake.root}", wait=_LAKE_WAIT_SECONDS
-        ),
+        ) as lease,
     ):
-        yield
+        yield lease
+        # Whoever took it meanwhile may have written what was read.
+        lease.require()
 
 
 @timed
 def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
-    """Bring the run date's data into the lake.
+    """Bring the run date's data into the lake, and the catalogue of that moment into the run.
 
     Raises:
         NothingToDoError: in a backfill, the day has no data.
@@ -139,14 +157,18 @@ def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     from pipelines.data.ingest import ingest
 
     config = load_pipeline_config(settings.config)
+    paths = settings.lake.run(plan.version)
+    _reopen(paths)
     try:
         with _lake(settings, config, plan):
             summary = ingest(spark, config.data, settings.lake, plan.run_date)
+            # Another day's ingest replaces the lake's, maybe before this run's features read it.
+            spark.read.parquet(settings.lake.items).write.mode("overwrite").parquet(paths.catalogue)
     except NoDataError as error:
         if plan.run_type != "backfill":
             raise
         raise NothingToDoError(f"{plan.run_date} is left out: {error}") from error
-    path = Path(settings.lake.run(plan.version).ingest_summary)
+    path = Path(paths.ingest_summary)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
 
@@ -159,9 +181,18 @@ def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> Non
 
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
+    _reopen(paths)
     size_shuffles(spark, settings.lake.ratings)
     with _lake(settings, config, plan):
-        build_features(spark, config, settings.lake, paths, plan.run_date, plan.training_days)
+        build_features(
+            spark,
+            config,
+            settings.lake,
+            paths,
+            plan.run_date,
+            plan.training_days,
+            catalogue=paths.catalogue,
+        )
     inputs = BuildInputs(plan.run_date, paths, config, Path(paths.unit("features")))
     judge_data(spark, inputs)
     _prepare(config, feature_tables(spark, inputs), _shared_tables(paths))
@@ -198,6 +229,7 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
         if context.registry.manifest(unit, plan.version):
             log.info("%s %s is sealed already: nothing to build", unit, plan.version)
             return
+        _reopen(paths)
         folder = Path(paths.unit(unit))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -267,7 +299,7 @@ def stage_step(runner: Runner, settings: Settings, plan: RunPlan, unit: Unit) ->
             # What is lost of a live version is for a reconciliation to bring back.
             log.info("%s %s is live already", unit, plan.version)
             return
-        with hold_staging(context, unit):
+        with hold_staging(context, unit, wait=_STAGING_WAIT_SECONDS):
             if manifest.tables:
                 _stage_tables(context, manifest, runner)
             if manifest.has_model:
@@ -342,9 +374,13 @@ def require_success(summary: RunSummary) -> None:
     """Raise if a unit failed; one that was refused by rule is no failure.
 
     Raises:
-        ReleaseError: names the units that failed, and what is live instead.
+        ReleaseError: names the units that failed, what is live instead, and what was refused.
     """
     failed = [u for u in summary.units if u.outcome == "failed"]
     if failed:
         lines = "; ".join(f"{u.unit}: {u.reason}, live is {u.version or 'nothing'}" for u in failed)
-        raise ReleaseError(f"{len(failed)} of {len(summary.units)} units failed: {lines}")
+        refused = "; ".join(["", "not live, by rule: " + ", ".join(summary.refusals())])
+        raise ReleaseError(
+            f"{len(failed)} of {len(summary.units)} units failed: {lines}"
+            + (refused if summary.refusals() else "")
+        )

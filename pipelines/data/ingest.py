@@ -31,12 +31,14 @@ def ingest(spark: SparkSession, config: DataConfig, lake: Lake, run_date: date) 
     yet; other days stay as they are. Doing it again gives the same lake. One ingest at a time.
 
     Raises:
-        NoDataError: there is no source, or the run date has no accepted event; then no event is
+        NoDataError: the run date has no files of its own, or no accepted event; then no event is
             written.
-        DataError: a column is missing, or the catalogue is empty.
+        DataError: a source or a column is missing, or the catalogue is empty.
     """
     events_path = config.events.resolve(lake, run_date.isoformat())
     items_path = config.items.resolve(lake, run_date.isoformat())
+    if config.events.is_daily and not SparkFiles(spark).matches(events_path):
+        raise NoDataError(f"{events_path}: no such file or folder")
     rows = read_source(spark, config.events, events_path, _COLUMNS)
     users_path = config.users.resolve(lake, run_date.isoformat()) if config.users else ""
     with progress("ingest", total=4, unit="steps") as advance:

@@ -18,7 +18,7 @@ from pyspark.sql.types import StringType, StructType
 
 from pipelines.config import FileSource
 from pipelines.data.files import SparkFiles
-from pipelines.errors import DataError, NoDataError
+from pipelines.errors import DataError
 
 #: Columns that :func:`read_source` adds: the row as text, whether the row could not be split into
 #: columns, and its place in the source (to sort by).
@@ -43,12 +43,11 @@ def read_source(
     line that is no object, is malformed.
 
     Raises:
-        NoDataError: nothing is at `path`.
-        DataError: the files are empty or disagree, a column is missing.
+        DataError: nothing is at `path`, the files are empty or disagree, a column is missing.
     """
     files = SparkFiles(spark)
     if not files.matches(path):
-        raise NoDataError(f"{path}: no such file or folder")
+        raise DataError(f"{path}: no such file or folder")
     if source.format == "parquet":
         return _read_parquet(spark, source, path, required, optional)
     # Listed by the text reader, which applies the same rules (hidden files, wildcards) as CSV.

@@ -11,7 +11,7 @@ from pipelines.config import PipelineConfig
 from pipelines.data.contract import DAY, DataSummary, event_schema, item_schema
 from pipelines.data.days import UnfinishedDays, lake_id, read_days
 from pipelines.data.files import SparkFiles
-from pipelines.errors import DataError
+from pipelines.errors import DataError, UnfinishedDataError
 from pipelines.evaluation.holdout import Holdout, mark_holdout, mark_validation
 from pipelines.features.history import (
     AT,
@@ -51,11 +51,14 @@ def build_features(
     paths: RunPaths,
     run_date: date,
     training_days: int | None = None,
+    *,
+    catalogue: str | None = None,
 ) -> DataSummary:
     """Write what the models of a run train on and serve with; doing it again replaces it.
 
     With `training_days` only events of so many days, the run date among them, are known: to
-    samples, statistics and histories alike.
+    samples, statistics and histories alike. `catalogue` is the path of the items as the run's
+    ingest left them; without it the lake's are taken.
 
     * ``events``: all accepted events before the end of `run_date`, with ``is_holdout`` and
       ``is_validation``
@@ -82,7 +85,9 @@ def build_features(
     with progress("features", total=4, unit="steps") as advance:
         files.delete(work)
         first_day = run_date - timedelta(days=training_days - 1) if training_days else None
-        holdout = _write_inputs(spark, config, lake, paths, run_date, first_day)
+        holdout = _write_inputs(
+            spark, config, lake, paths, run_date, first_day, catalogue or lake.items
+        )
         lake_name = lake_id(files, lake.ratings)
         summary = _summarize(spark, config, paths, run_date, holdout, lake_name)
         advance(1, f"{summary.rows:,} events of {summary.users:,} users")
@@ -110,7 +115,7 @@ def _require_whole_days(files: SparkFiles, lake: Lake, run_date: date) -> None:
         raise DataError(f"{lake.ratings}: the lake has no events yet: run ingest first")
     days = sorted(d for d in UnfinishedDays(files, lake.ratings).days() if d <= run_date)
     if days:
-        raise DataError(
+        raise UnfinishedDataError(
             f"{lake.ratings}: an ingest of {days[0]}"
             + (f" to {days[-1]}" if len(days) > 1 else "")
             + " is at work or was interrupted: run it again"
@@ -124,6 +129,7 @@ def _write_inputs(
     paths: RunPaths,
     run_date: date,
     first_day: date | None,
+    catalogue: str,
 ) -> Holdout:
     """Write this run's own copy of the events, none before `first_day`, and of the catalogue."""
     is_known = sf.col(DAY) <= sf.lit(run_date)
@@ -144,8 +150,8 @@ def _write_inputs(
         marked.sortWithinPartitions(*_in_order()).write.mode("overwrite").parquet(paths.events)
     finally:
         events.unpersist()
-    catalogue = spark.read.schema(item_schema(config.data)).parquet(lake.items)
-    catalogue.write.mode("overwrite").parquet(paths.items)
+    items = spark.read.schema(item_schema(config.data)).parquet(catalogue)
+    items.write.mode("overwrite").parquet(paths.items)
     return holdout
 
 

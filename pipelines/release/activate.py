@@ -85,12 +85,7 @@ def activate(
 
 
 def _live(manifest: Manifest, reason: str) -> Activation:
-    facts = {
-        "version": manifest.version,
-        "run_date": manifest.run_date.isoformat(),
-        "metrics": {name: metric.value for name, metric in manifest.metrics.items()},
-    }
-    return Activation(outcome="live", reason=reason, facts=facts)
+    return Activation(outcome="live", reason=reason, facts=manifest.facts)
 
 
 def _ended(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> Activation | None:

@@ -56,6 +56,15 @@ class Manifest(BaseModel):
         """Why the gates refuse this version, or None: it is evidence, and never goes live."""
         return refusal(self.gates)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a release tells of itself: version, run_date (ISO), and metrics by name."""
+        return {
+            "version": self.version,
+            "run_date": self.run_date.isoformat(),
+            "metrics": {name: metric.value for name, metric in self.metrics.items()},
+        }
+
     def files_below(self, folder: str) -> list[FileEntry]:
         """Return the files whose name starts with ``folder/``."""
         return [entry for entry in self.files if entry.name.startswith(f"{folder}/")]

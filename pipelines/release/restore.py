@@ -20,6 +20,9 @@ from pipelines.release.verify import canary_reads, verify_version
 
 log = logging.getLogger(__name__)
 
+#: How the lines of :func:`reconcile` begin that tell of what could not be repaired.
+NOT_YET, NOT_STAGED = "not yet: ", "not staged, so that a rollback would take longer: "
+
 
 def stage_again(context: ReleaseContext, manifest: Manifest, runner: Runner) -> None:
     """Bring online what of a version is missing there, verified like a release.
@@ -34,10 +37,13 @@ def stage_again(context: ReleaseContext, manifest: Manifest, runner: Runner) -> 
         serve(context, manifest)
 
 
-def reconcile(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
+def reconcile(
+    context: ReleaseContext, unit: str, runner: Runner, *, wait: float = 0.0
+) -> list[str]:
     """Make Redis and every replica what object storage says of a unit; returns what was done.
 
-    A move that a crash left half-way is completed or undone first.
+    A move that a crash left half-way is completed or undone first. A staging that is under way is
+    waited for up to `wait` seconds.
 
     Raises:
         ReleaseError: another process is at the unit, an artifact is corrupt, or a replica can't
@@ -49,12 +55,12 @@ def reconcile(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
     if state is None or state.version is None:
         return done
     manifest = context.registry.sealed(unit, state.version)
-    with hold_staging(context, unit):
+    with hold_staging(context, unit, wait=wait):
         done += _restage(context, manifest, runner)
         done += _restage_predecessor(context, state, runner)
     done += _put_pointer(context, state, manifest)
     if manifest.has_model and (pointer := context.online.pointers.get(unit)):
-        done += [f"not yet: {problem}" for problem in offer_labels(context, unit, pointer)]
+        done += [f"{NOT_YET}{problem}" for problem in offer_labels(context, unit, pointer)]
     return done
 
 
@@ -108,7 +114,7 @@ def _restage_predecessor(context: ReleaseContext, state: DesiredState, runner: R
         return _restage(context, manifest, runner)
     except FerryError as error:
         log.error("%s %s, the predecessor, is not staged: %s", state.unit, state.previous, error)
-        return [f"not staged, so that a rollback would take longer: {error}"]
+        return [f"{NOT_STAGED}{error}"]
 
 
 def _put_pointer(context: ReleaseContext, state: DesiredState, manifest: Manifest) -> list[str]:

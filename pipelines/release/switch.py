@@ -43,10 +43,15 @@ def hold(
     return context.online.leases.hold(key, context.owner, label=unit, wait=wait)
 
 
-def hold_staging(context: ReleaseContext, unit: str) -> AbstractContextManager[Lease]:
-    """Hold the lease under which a unit's versions are staged, restored and removed."""
+def hold_staging(
+    context: ReleaseContext, unit: str, *, wait: float = 0.0
+) -> AbstractContextManager[Lease]:
+    """Hold the lease under which a unit's versions are staged, restored and removed.
+
+    It is waited for up to `wait` seconds.
+    """
     label = f"{unit} (staging)"
-    return context.online.leases.hold(f"staging:{unit}", context.owner, label=label)
+    return context.online.leases.hold(f"staging:{unit}", context.owner, label=label, wait=wait)
 
 
 def next_state(
