@@ -187,5 +187,5 @@ def heavy_slots() -> int:
 
 def run_url(dag_id: str, run_id: str) -> str:
     """Return the address of a run in Airflow's UI."""
-    base = conf.get("api", "base_url").rstrip("/")
+    base = str(conf.get("api", "base_url", fallback="http://localhost:8080")).rstrip("/")
     return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"

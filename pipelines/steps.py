@@ -14,6 +14,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from pipelines.config import PipelineConfig, Settings, load_pipeline_config
 from pipelines.errors import ConfigError, NoDataError, NothingToDoError, ReleaseError
 from pipelines.lake import RunPaths
@@ -123,7 +125,7 @@ def _is_over(run: Path) -> bool:
         if time.time() - run.stat().st_mtime > _ABANDONED_SECONDS:
             return True
         summary = RunSummary.model_validate_json((run / SUMMARY).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValidationError):
         return False
     return all(unit.outcome != "failed" for unit in summary.units)
 

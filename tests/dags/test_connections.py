@@ -1,4 +1,4 @@
-"""What tasks take from Airflow's connections, in a process with Airflow and nothing else."""
+"""What tasks make of Airflow's connections and of notices, with Airflow and nothing else."""
 
 from __future__ import annotations
 
@@ -71,3 +71,31 @@ def test_a_field_that_a_connection_lacks_is_named(tmp_path: Path) -> None:
     bare = {**_CONNECTIONS, "ferry_s3": {"conn_type": "aws"}}
     _, error = run(tmp_path, _ENVIRONMENT, bare)
     assert "ferry_s3 and ferry_tf_serving do not give FERRY_BUCKET" in error
+
+
+_NOTICE = """
+import ferry_notifiers
+from pipelines.config import NotifierConfig
+smtp = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
+arguments = {"to": "a@example.com", "subject": "{subject}", "html_content": "<pre>{html}</pre>"}
+chosen = NotifierConfig(notifier=smtp, arguments=arguments)
+notifier = ferry_notifiers._make(chosen, "late {{ 1 + 1 }}", "a <b>note</b> {{ 1 + 1 }}")
+notifier.render_template_fields({})
+print(notifier.subject)
+print(notifier.html_content)
+"""
+
+
+def test_a_notice_is_neither_run_as_a_template_nor_as_html(tmp_path: Path) -> None:
+    output, error = run(tmp_path, _NOTICE, {})
+    assert output.splitlines() == [
+        "late {{ 1 + 1 }}",
+        "<pre>a &lt;b&gt;note&lt;/b&gt; {{ 1 + 1 }}</pre>",
+    ], error
+
+
+def test_a_notice_is_sent_also_where_nothing_else_can_be_reached(tmp_path: Path) -> None:
+    code = "import ferry_notifiers as f; f.tell('it failed', 'why', 'some_dag', 'some run')"
+    _, error = run(tmp_path, f"import logging; logging.basicConfig(force=True); {code}", {})
+    # Without a notifier it stands in the log alone; the last line of it is the link.
+    assert error.endswith("/dags/some_dag/runs/some%20run"), error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from pipelines.operations import (
 )
 from pipelines.release.activate import activate
 from pipelines.release.context import ReleaseContext
-from pipelines.steps import SUMMARY, _remove_old_runs
+from pipelines.release.outcome import RunSummary, UnitResult
+from pipelines.steps import SUMMARY, _remove_old_runs, require_success
 from tests.release.test_restore import empty_redis
 from tests.release.versions import build, live_version, plan, release, stage
 
@@ -103,12 +105,31 @@ def test_a_rejected_version_goes_live_by_no_run(
     assert live_version(tables_only, UNIT) == first.version
 
 
-def test_old_hand_over_folders_go_but_not_those_of_runs_under_way(tmp_path: Path) -> None:
+def test_old_hand_over_folders_go_but_not_those_that_are_worked_in(tmp_path: Path) -> None:
+    under_way, planned = 202602010001, 202602020001
+    to_be_repaired = 202602030001
     ended = [202603010001, 202603020001, 202603030001, 202603040001]
-    for version in (*ended, 202602010001, 202602020001):
+    for version in (under_way, planned, to_be_repaired, *ended):
         (tmp_path / str(version)).mkdir()
-    for version in ended:
-        (tmp_path / str(version) / SUMMARY).touch()
-    _remove_old_runs(tmp_path, keep=202602010001)
+    for version in (to_be_repaired, *ended):
+        outcome = "failed" if version == to_be_repaired else "live"
+        unit = {"unit": UNIT, "outcome": outcome, "version": None, "reason": ""}
+        summary = {"run_date": str(TODAY), "version": version, "units": [unit]}
+        (tmp_path / str(version) / SUMMARY).write_text(json.dumps(summary))
+    _remove_old_runs(tmp_path, keep=planned)
     left = sorted(int(path.name) for path in tmp_path.iterdir())
-    assert left == [202602010001, 202602020001, 202603030001, 202603040001]
+    assert left == [under_way, planned, to_be_repaired, *ended[-2:]]
+
+
+def test_a_refusal_is_told_beside_a_failure() -> None:
+    units = [
+        UnitResult(unit="recs", outcome="failed", version=None, reason="1 was not built"),
+        UnitResult(unit="embeddings", outcome="refused", version=1, reason="recall is low"),
+        UnitResult(unit="ctr_pmml", outcome="live", version=2, reason=""),
+    ]
+    with pytest.raises(
+        ReleaseError,
+        match=r"1 of 3 units failed: recs: 1 was not built, live is nothing; "
+        "not live, by rule: embeddings: recall is low$",
+    ):
+        require_success(RunSummary(run_date=TODAY, version=2, units=units))
