@@ -105,14 +105,14 @@ def plan_run() -> dict[str, Any]:
     context = get_current_context()
     dag_run = context["dag_run"]
     with ferry_task() as settings:
-        from pipelines import steps
         from pipelines.run import resolve_run_date, run_type_of
+        from pipelines.steps import plan as planning
 
         params = context["params"]
         run_date = resolve_run_date(
             params["run_date"], context.get("data_interval_end"), dag_run.run_after
         )
-        plan = steps.plan_run(
+        plan = planning.plan_run(
             settings,
             run_date,
             run_type_of(dag_run.run_type),
@@ -132,12 +132,12 @@ def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
     skip_unless_planned(plan, unit)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with ferry_task() as settings:
-        from pipelines import steps
         from pipelines.models import registry
         from pipelines.run import RunPlan
+        from pipelines.steps import units
 
         registry.load(unit)
-        steps.build_step(None, settings, RunPlan.model_validate(plan), unit)
+        units.build_step(None, settings, RunPlan.model_validate(plan), unit)
 
 
 # Runs also where stage was skipped, to be skipped with the reason.
@@ -149,10 +149,10 @@ def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
     if reason := nothing_to_do(context):
         raise AirflowSkipException(reason)
     with ferry_task() as settings:
-        from pipelines import steps
         from pipelines.run import RunPlan
+        from pipelines.steps import units
 
-        activation = steps.activate_step(settings, RunPlan.model_validate(plan), unit)
+        activation = units.activate_step(settings, RunPlan.model_validate(plan), unit)
     if activation.outcome == "refused":
         raise AirflowSkipException(activation.reason)
     context["outlet_events"][release_asset(unit)].extra = activation.facts
@@ -168,10 +168,10 @@ def report(plan: dict[str, Any] | None) -> str:
     if reason := nothing_to_do(context):
         raise AirflowSkipException(reason)
     with ferry_task() as settings:
-        from pipelines import steps
         from pipelines.run import RunPlan
+        from pipelines.steps import ending
 
-        return steps.report_step(settings, RunPlan.model_validate(plan), _ended_tasks(context))
+        return ending.report_step(settings, RunPlan.model_validate(plan), _ended_tasks(context))
 
 
 def _ended_tasks(context: Any) -> list[dict[str, Any]]:
@@ -193,13 +193,13 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
     if reason := nothing_to_do(context):
         raise AirflowSkipException(reason)
     with ferry_task() as settings:
-        from pipelines import steps
         from pipelines.run import RunPlan
+        from pipelines.steps import ending
 
-        summary = steps.finish_step(settings, RunPlan.model_validate(plan))
+        summary = ending.finish_step(settings, RunPlan.model_validate(plan))
     dag_run = context["dag_run"]
     try:
-        steps.require_success(summary)
+        ending.require_success(summary)
     except ReleaseError as error:
         raise AirflowFailException(str(error)) from error
     # A task that was cleared may have failed although its unit had gone live before.

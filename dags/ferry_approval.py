@@ -46,12 +46,13 @@ class ReleaseApproval(HITLOperator):
         if plan["run_type"] == "backfill":
             raise AirflowSkipException("nobody is asked in a backfill")
         with ferry_task() as settings:
-            from pipelines import operations, steps
+            from pipelines import operations
             from pipelines.run import RunPlan
+            from pipelines.steps import units
 
             run_plan = RunPlan.model_validate(plan)
             # Whatever was answered, it would not go live: one that was rejected before, say.
-            if reason := steps.release_refusal(settings, run_plan, self.unit):
+            if reason := units.release_refusal(settings, run_plan, self.unit):
                 raise AirflowSkipException(reason)
             self.body = operations.approval_text(settings, run_plan, self.unit)
         return super().execute(context)

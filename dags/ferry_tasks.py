@@ -156,13 +156,13 @@ def nothing_to_do(context: Any) -> str | None:
 def _staged_here(plan: dict[str, Any], unit: Unit) -> bool:
     """Stage a small version without Spark; skip the staging of one that will not go live."""
     with ferry_task() as settings:
-        from pipelines import steps
         from pipelines.run import RunPlan
+        from pipelines.steps import units
 
         run_plan = RunPlan.model_validate(plan)
-        reason = steps.release_refusal(settings, run_plan, unit)
+        reason = units.release_refusal(settings, run_plan, unit)
         if reason is None:
-            return steps.stage_small(settings, run_plan, unit)
+            return units.stage_small(settings, run_plan, unit)
     raise AirflowSkipException(reason)
 
 

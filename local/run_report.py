@@ -45,7 +45,7 @@ def _print_errors(console: Console, run: DagRun, tasks: list[TaskInstance]) -> N
 def _print_units(console: Console, home: Home, version: int | None) -> None:
     if version is None:
         return
-    file = Path(Lake(str(home.lake)).run(version).root) / "summary.json"
+    file = Path(Lake(str(home.lake)).run(version).summary)
     if not file.exists():
         console.print(f"version {version}: the run did not get as far as its summary")
         return

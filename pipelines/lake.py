@@ -64,6 +64,16 @@ class RunPaths:
         """The verdicts on the run's data, as one JSON file."""
         return f"{self.root}/data_gates.json"
 
+    @property
+    def feature_tables(self) -> str:
+        """The tables that all rankers' versions carry, prepared once."""
+        return f"{self.unit('features')}/tables"
+
+    @property
+    def summary(self) -> str:
+        """What became of the run, as one JSON file; it is there as long as nothing goes on."""
+        return f"{self.root}/summary.json"
+
     def unit(self, unit: str) -> str:
         """The folder in which one unit's build assembles what it uploads."""
         return f"{self.root}/units/{unit}"

@@ -20,13 +20,11 @@ from pipelines.release.rollback import Rollback, roll_back
 from pipelines.release.rules import known_unit
 from pipelines.release.runners import LocalRunner
 from pipelines.release.status import data_age_days
+from pipelines.release.switch import STAGING_WAIT_SECONDS
 from pipelines.release.verify import canary_reads, verify_version
 from pipelines.run import RunPlan
 
 log = logging.getLogger(__name__)
-
-#: A check waits so long for a run that stages the same unit.
-_STAGING_WAIT_SECONDS = 600.0
 
 
 def _here() -> LocalRunner:
@@ -74,7 +72,7 @@ def _check(context: ReleaseContext, unit: Unit, max_age_days: int) -> UnitCheck 
     try:
         if not was_ever_live(context, unit):
             return None
-        done = reconcile(context, unit, _here(), wait=_STAGING_WAIT_SECONDS)
+        done = reconcile(context, unit, _here(), wait=STAGING_WAIT_SECONDS)
         pointer = context.online.pointers.get(unit)
         if pointer is not None:
             live = pointer.version

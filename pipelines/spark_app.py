@@ -30,7 +30,8 @@ from pipelines.models_config import Unit
 from pipelines.release.runners import SparkRunner
 from pipelines.run import RunPlan
 from pipelines.spark import spark_session
-from pipelines.steps import build_step, features_step, ingest_step, stage_step
+from pipelines.steps.data import features_step, ingest_step
+from pipelines.steps.units import build_step, stage_step
 
 EXIT_FAILED = 1
 EXIT_HOPELESS = 65

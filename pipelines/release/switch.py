@@ -43,6 +43,10 @@ def hold(
     return context.online.leases.hold(key, context.owner, label=unit, wait=wait)
 
 
+#: A run, or a check of what is live, waits so long for another one that stages the same unit.
+STAGING_WAIT_SECONDS = 600.0
+
+
 def hold_staging(
     context: ReleaseContext, unit: str, *, wait: float = 0.0
 ) -> AbstractContextManager[Lease]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines import steps
 from pipelines.config import PipelineConfig, Settings, load_pipeline_config
 from pipelines.data.contract import DataSummary, IngestSummary
 from pipelines.evaluation.gates import GateResult, refusal
@@ -25,6 +24,9 @@ from pipelines.release.gating import Candidate, Judgement, judge_build, judge_da
 from pipelines.release.manifest import Manifest
 from pipelines.release.tables import PreparedTables
 from pipelines.run import RunPlan, make_version
+from pipelines.steps.data import prepare
+from pipelines.steps.ending import finish_step, require_success
+from pipelines.steps.units import build_step
 from tests.models.world import KINDS, USERS, World, make_world
 from tests.release.pointing import point_at
 
@@ -109,8 +111,8 @@ class Runs:
         judge_data(self.spark, inputs)
         if models.feature_tables(unit):
             inputs.workdir.mkdir(parents=True)
-            steps._prepare(config, feature_tables(self.spark, inputs), steps._shared_tables(paths))
-        steps.build_step(self._spark_for(unit), self.settings, self.plan(unit), unit)
+            prepare(config, feature_tables(self.spark, inputs), Path(paths.feature_tables))
+        build_step(self._spark_for(unit), self.settings, self.plan(unit), unit)
         with self.context() as context:
             return context.registry.sealed(unit, version)
 
@@ -206,12 +208,12 @@ def test_a_refused_version_is_sealed_and_says_why(runs: Runs) -> None:
     assert manifest.refusal is not None
     assert "ndcg_at_10 is" in manifest.refusal
     assert "age_days is" in manifest.refusal
-    summary = steps.finish_step(runs.settings, runs.plan("recs"))
+    summary = finish_step(runs.settings, runs.plan("recs"))
     (result,) = summary.units
     assert result.outcome == "refused"
     assert result.reason.endswith(f"was refused by its gates: {manifest.refusal}")
     assert result.metrics
-    steps.require_success(summary)
+    require_success(summary)
 
 
 def test_a_champion_that_can_not_be_compared_stops_nothing(runs: Runs, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from pipelines.errors import ReleaseError
+from pipelines.lake import RunPaths
 from pipelines.models_config import Unit
 from pipelines.operations import (
     approval_text,
@@ -20,7 +21,8 @@ from pipelines.operations import (
 from pipelines.release.activate import activate
 from pipelines.release.context import ReleaseContext
 from pipelines.release.outcome import RunSummary, UnitResult
-from pipelines.steps import SUMMARY, _remove_old_runs, require_success
+from pipelines.steps.ending import require_success
+from pipelines.steps.run_folder import remove_old_runs
 from tests.release.test_restore import empty_redis
 from tests.release.versions import build, live_version, plan, release, stage
 
@@ -115,8 +117,8 @@ def test_old_hand_over_folders_go_but_not_those_that_are_worked_in(tmp_path: Pat
         outcome = "failed" if version == to_be_repaired else "live"
         unit = {"unit": UNIT, "outcome": outcome, "version": None, "reason": ""}
         summary = {"run_date": str(TODAY), "version": version, "units": [unit]}
-        (tmp_path / str(version) / SUMMARY).write_text(json.dumps(summary))
-    _remove_old_runs(tmp_path, keep=planned)
+        Path(RunPaths(str(tmp_path / str(version))).summary).write_text(json.dumps(summary))
+    remove_old_runs(tmp_path, keep=planned)
     left = sorted(int(path.name) for path in tmp_path.iterdir())
     assert left == [under_way, planned, to_be_repaired, *ended[-2:]]
 

@@ -1,0 +1,102 @@
+"""The steps that read and write the lake: ingest, and features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.config import PipelineConfig, Settings, load_pipeline_config
+from pipelines.errors import NoDataError, NothingToDoError
+from pipelines.models.base import BuildInputs
+from pipelines.online.leases import Lease
+from pipelines.release.context import release_context
+from pipelines.release.gating import judge_data
+from pipelines.release.tables import PreparedTables, prepare_tables
+from pipelines.run import RunPlan
+from pipelines.spark import size_shuffles
+from pipelines.steps.run_folder import reopen
+from pipelines.work_time import timed
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+#: Runs that read or change the lake wait so long for each other: several days of a backfill.
+_LAKE_WAIT_SECONDS = 3600.0
+
+
+@contextmanager
+def _lake(settings: Settings, config: PipelineConfig, plan: RunPlan) -> Iterator[Lease]:
+    """Keep other runs from the lake: none may read a day that another one is writing."""
+    with (
+        release_context(settings, config.release, plan.run_id) as context,
+        context.online.leases.hold(
+            "lake", plan.run_id, label=f"the lake {settings.lake.root}", wait=_LAKE_WAIT_SECONDS
+        ) as lease,
+    ):
+        yield lease
+        # Whoever took it meanwhile may have written what was read.
+        lease.require()
+
+
+@timed
+def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
+    """Bring the run date's data into the lake, and the catalogue of that moment into the run.
+
+    Raises:
+        NothingToDoError: in a backfill, the day has no data.
+    """
+    from pipelines.data.ingest import ingest
+
+    config = load_pipeline_config(settings.config)
+    paths = settings.lake.run(plan.version)
+    reopen(paths)
+    try:
+        with _lake(settings, config, plan):
+            summary = ingest(spark, config.data, settings.lake, plan.run_date)
+            # Another day's ingest replaces the lake's, maybe before this run's features read it.
+            spark.read.parquet(settings.lake.items).write.mode("overwrite").parquet(paths.catalogue)
+    except NoDataError as error:
+        if plan.run_type != "backfill":
+            raise
+        raise NothingToDoError(f"{plan.run_date} is left out: {error}") from error
+    path = Path(paths.ingest_summary)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
+
+
+@timed
+def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
+    """Compute samples and features, the rankers' feature tables, and the verdicts on the data."""
+    from pipelines.features.samples import build_features
+    from pipelines.models.feature_tables import feature_tables
+
+    config = load_pipeline_config(settings.config)
+    paths = settings.lake.run(plan.version)
+    reopen(paths)
+    size_shuffles(spark, settings.lake.ratings)
+    with _lake(settings, config, plan):
+        build_features(
+            spark,
+            config,
+            settings.lake,
+            paths,
+            plan.run_date,
+            plan.training_days,
+            catalogue=paths.catalogue,
+        )
+    inputs = BuildInputs(plan.run_date, paths, config, Path(paths.unit("features")))
+    judge_data(spark, inputs)
+    prepare(config, feature_tables(spark, inputs), Path(paths.feature_tables))
+
+
+def prepare(config: PipelineConfig, tables: Any, folder: Path) -> PreparedTables:
+    """Write tables below `folder` as `pipeline.yaml` wants them published."""
+    return prepare_tables(
+        tables,
+        folder,
+        item_id_type=config.data.item_id_type,
+        bucket_size=config.release.bucket_size,
+        golden_size=config.release.golden_size,
+    )
