@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from xdist.scheduler.loadfile import LoadFileScheduling
 
-pytest_plugins = ["tests.services", "tests.operated"]
+pytest_plugins = ["tests.services"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 #: Files that take minutes, the longest first: a worker that came to one last would work on alone.
 _LONGEST = (
-    "tests/test_operating.py",
-    "tests/test_browser.py",
+    "tests/operating",
     "tests/test_daily_run.py",
     "tests/release/faults/test_kill.py",
     "tests/models/test_recs.py",
@@ -36,22 +35,25 @@ _LONGEST = (
     "tests/release/test_gating.py",
     "tests/release/faults/test_object_storage.py",
 )
-#: Files whose tests use the Airflow of :mod:`tests.operated`.
-_USE_AIRFLOW = ("tests/test_operating.py", "tests/test_browser.py")
+
+
+def _scope(nodeid: str) -> str:
+    """Return what a worker takes as a whole: a file, or the folder whose tests share an Airflow."""
+    file = nodeid.partition("::")[0]
+    return "tests/operating" if file.startswith("tests/operating/") else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
+    """Begin with what takes longest."""
     order = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+    items.sort(key=lambda item: order.get(_scope(item.nodeid), len(order)))
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
-    """Gives workers whole files, and those that use the same Airflow to the same worker."""
+    """Shares the tests out by :func:`_scope`."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return _USE_AIRFLOW[0] if file in _USE_AIRFLOW else file
+        return _scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling:

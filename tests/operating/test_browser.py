@@ -20,7 +20,7 @@ from playwright.sync_api import FrameLocator, Page, expect, sync_playwright
 from local.home import load_home
 from local.stack import Stack
 from tests.installation import RUN_SECONDS, Dags, Installation
-from tests.operated import DAG, TODAY, Approved, live_version
+from tests.operating.operated import DAG, TODAY, Approved, live_version
 
 PATHS = ("releases", "try?user=10", "reports/202603040001", "runs/report?run_id=x", "reports/x")
 

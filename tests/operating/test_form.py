@@ -1,0 +1,88 @@
+"""Runs by the trigger form: its fields, approval, what it refuses."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.errors import ServiceError
+from tests.installation import RUN_SECONDS, Installation
+from tests.operating.operated import DAG, TODAY, Approved, Webhook, answer, live_version
+
+pytestmark = pytest.mark.timeout(3 * RUN_SECONDS)
+
+
+def test_a_run_by_the_form_goes_live_once_it_is_approved(
+    ferry: Installation, approved: Approved
+) -> None:
+    assert approved.run.state == "success", approved
+    assert set(approved.run.tasks.values()) == {"success"}, approved.run.tasks
+    shown = ferry.ferry("release", "show", "recs", str(approved.version))
+    assert shown["moves"][0]["version"] == approved.version
+    training = shown["data"]["training"]
+    assert date.fromisoformat(training["first_day"]) == TODAY - timedelta(days=19)
+
+
+@pytest.mark.usefixtures("approved")
+def test_a_run_that_is_late_is_told(ferry: Installation, webhook: Webhook) -> None:
+    notice = webhook.wait_for(f"{DAG} is late", "it has not ended within", "/runs/manual__")
+    assert "live now: " in notice
+    # The secret part of the address comes from the connection.
+    assert webhook.paths == {"/hooks/secret-part"}
+
+
+def test_a_version_that_somebody_rejects_does_not_go_live(
+    ferry: Installation, approved: Approved, webhook: Webhook
+) -> None:
+    before = live_version(ferry)
+    with ferry.airflow() as dags:
+        run_id = dags.trigger(DAG, {"run_date": TODAY.isoformat(), "approval": True})
+        answer(dags, run_id, "Reject")
+        run = dags.wait(DAG, run_id)
+        version = dags.version(DAG, run_id)
+    assert run.state == "success", run
+    assert run.tasks["recs.activate"] == "skipped"
+    reason = f"version {version} was rejected by admin"
+    assert reason in run.logs["recs.activate"]
+    assert live_version(ferry) == before
+    notice = webhook.wait_for(f"{DAG}: not live", f"recs: {reason}")
+    assert f"live now: recs {before}" in notice
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        ({"units": ["rec"]}, "units"),
+        ({"units": []}, "units"),
+        ({"run_date": "tomorrow"}, "run_date"),
+        ({"training_days": 0}, "training_days"),
+        ({"note": "x" * 501}, "note"),
+        ({"activate": "yes"}, "activate"),
+        ({"approval": "maybe"}, "approval"),
+    ],
+)
+def test_the_form_refuses(ferry: Installation, bad: dict[str, Any], named: str) -> None:
+    with ferry.airflow() as dags:
+        with pytest.raises(ServiceError, match=rf"dagRuns: 4\d\d .*{named}"):
+            dags.trigger(DAG, bad)
+        assert dags.api.unfinished_runs(DAG) == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "reason"),
+    [
+        ({"run_date": f"{TODAY + timedelta(days=2)}"}, "is in the future: today is"),
+        ({"run_date": "1980-01-01"}, "no accepted event on 1980-01-01"),
+    ],
+)
+def test_a_date_without_data_fails_in_one_line(
+    ferry: Installation, conf: dict[str, Any], reason: str, webhook: Webhook
+) -> None:
+    with ferry.airflow() as dags:
+        run = dags.run(DAG, conf)
+    assert run.state == "failed"
+    (failed,) = [name for name in ("plan", "ingest") if run.tasks[name] == "failed"]
+    assert reason in run.logs[failed]
+    webhook.wait_for(f"{DAG}: finish failed", run.run_id.split("+")[0].replace(":", "%3A"))
