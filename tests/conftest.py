@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 from xdist.scheduler.loadfile import LoadFileScheduling
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.contexts"]
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")

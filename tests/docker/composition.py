@@ -11,8 +11,13 @@ import yaml
 
 from tests.services import REPOSITORY
 
+#: Each service's settings, by its name.
+Services = dict[str, dict[str, Any]]
 COMPOSE_FILE = REPOSITORY / "docker-compose.yaml"
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Z0-9_]+)(?::([-?])([^}]*))?\}")
+
+#: The services that are parts of Airflow.
+AIRFLOW_PARTS = ("airflow-api", "airflow-scheduler", "airflow-dag-processor")
 
 
 def required_variables() -> set[str]:

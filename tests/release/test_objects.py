@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pipelines.config import ReleaseConfig, Settings
 from pipelines.errors import ReleaseError, ServiceError
+from pipelines.release.context import release_context
 from pipelines.release.manifest import FileEntry
 from pipelines.release.objects import Credentials, ObjectStore, sums_of
 from tests.http_proxy import HttpProxy
@@ -169,3 +171,16 @@ def test_the_server_verifies_documents(s3_server: S3Server, bucket: str) -> None
         client.put_object(
             Bucket=bucket, Key="doc", Body=b"{}", ContentMD5="1B2M2Y8AsgTpgAmY7PhCfg=="
         )
+
+
+def test_unreachable_object_storage_is_named(settings_for: Callable[..., Settings]) -> None:
+    from local.health import free_ports
+
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    settings = settings_for(model_server=False, s3_endpoint_url=url)
+    with (
+        release_context(settings, ReleaseConfig(), "test") as context,
+        pytest.raises(ServiceError, match=f"object storage at {url}/"),
+    ):
+        context.registry.objects.check()

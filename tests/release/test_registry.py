@@ -100,3 +100,21 @@ def test_a_report_is_a_page_that_its_run_leads_to(tables_only: ReleaseContext) -
     assert head["ContentType"].startswith("text/html")
     keys = list(objects.list_keys("reports/runs/"))
     assert "reports/runs/manual__2026-03-01T03%3A00%3A00%2B00%3A00%2F..%2F%C3%A9.json" in keys
+
+
+def test_an_unsealed_version_does_not_exist(tables_only: ReleaseContext) -> None:
+    tables_only.registry.objects.put_text(tables_only.registry.key("recs", 5, "golden.json"), "{}")
+    assert tables_only.registry.manifest("recs", 5) is None
+    assert tables_only.registry.versions("recs") == [5]
+    with pytest.raises(ReleaseError, match="recs has no sealed version 5"):
+        tables_only.registry.sealed("recs", 5)
+
+
+def test_reserving_versions(tables_only: ReleaseContext) -> None:
+    def reserve(run_id: str, day: date = DAY) -> int:
+        return tables_only.registry.reserve_version(tables_only.online.leases, day, run_id)
+
+    assert reserve("a") == make_version(DAY, 1)
+    assert reserve("b") == make_version(DAY, 2)
+    assert reserve("a") == make_version(DAY, 1), "a retry keeps its version"
+    assert reserve("c", date(2026, 3, 2)) == make_version(date(2026, 3, 2), 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,25 +11,20 @@ import pytest
 import redis
 
 from pipelines.config import ReleaseConfig, Settings
-from pipelines.errors import CapacityError, DataError, ReleaseError, ServiceError, VerificationError
-from pipelines.models.base import Built, Metric, Table
+from pipelines.errors import CapacityError, ReleaseError, ServiceError, VerificationError
 from pipelines.online.client import FerryClient
 from pipelines.release.activate import activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.manifest import Manifest
-from pipelines.release.publish import publish
 from pipelines.release.runners import SparkRunner
 from pipelines.release.stage_tables import stage_tables
 from pipelines.release.status import unit_status
-from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.release.verify import verify_version
-from pipelines.run import RunPlan, make_version
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-USERS = 300
-DAY = date(2026, 3, 1)
+from tests.release.spark_tables import USERS, build, release
 
 
 @pytest.fixture
@@ -38,94 +32,6 @@ def context(settings_for: Callable[..., Settings]) -> Iterator[ReleaseContext]:
     settings = settings_for(model_server=False)
     with release_context(settings, ReleaseConfig(golden_size=16), "test run") as opened:
         yield opened
-
-
-def lists(spark: SparkSession, version: int) -> list[Table]:
-    users = [(user, [version * 1000 + user, user, 1]) for user in range(USERS)]
-    titles = [(item, f'Title, "{item}" é') for item in range(USERS)]
-    return [
-        Table("user_items", "ids", spark.createDataFrame(users, "id bigint, value array<bigint>")),
-        Table(
-            "popular",
-            "ids",
-            spark.createDataFrame([("all", [3, 1])], "id string, value array<bigint>"),
-        ),
-        Table("titles", "text", spark.createDataFrame(titles, "id bigint, value string")),
-    ]
-
-
-def prepare(spark: SparkSession, tables: list[Table], folder: Path) -> PreparedTables:
-    folder.mkdir(parents=True)
-    return prepare_tables(tables, folder, item_id_type="int64", bucket_size=32, golden_size=16)
-
-
-def build(
-    spark: SparkSession,
-    context: ReleaseContext,
-    folder: Path,
-    attempt: int,
-    tables: list[Table] | None = None,
-) -> Manifest:
-    version = make_version(DAY, attempt)
-    plan = RunPlan(
-        run_date=DAY, version=version, run_type="manual", run_id=f"run {attempt}", units=("recs",)
-    )
-    workdir = folder / str(version)
-    prepared = prepare(spark, tables or lists(spark, attempt), workdir / "tables")
-    built = Built(
-        metrics={"ndcg_at_10": Metric(value=0.1, baselines={"popularity": 0.05})}, params={}
-    )
-    return publish(context.registry, plan, "recs", built, [prepared], {"rows": 1}, workdir)
-
-
-def release(
-    spark: SparkSession,
-    context: ReleaseContext,
-    folder: Path,
-    attempt: int,
-    tables: list[Table] | None = None,
-) -> Manifest:
-    manifest = build(spark, context, folder, attempt, tables)
-    stage_tables(context, manifest, SparkRunner(spark))
-    assert activate(context, manifest).outcome == "live"
-    return manifest
-
-
-def test_popular_items_of_a_genre_and_what_the_same_users_like(
-    spark: SparkSession, context: ReleaseContext, tmp_path: Path
-) -> None:
-    users, _, titles = lists(spark, 1)
-    popular = spark.createDataFrame(
-        [("all", [3, 1]), ("genre:Drama", [5])], "id string, value array<bigint>"
-    )
-    similar = spark.createDataFrame([(7, [8, 9, 10])], "id bigint, value array<bigint>")
-    tables = [
-        users,
-        Table("popular", "ids", popular),
-        Table("similar_items", "ids", similar),
-        titles,
-    ]
-    release(spark, context, tmp_path, 1, tables)
-    with FerryClient(context.settings) as client:
-
-        def cold(genre: str) -> tuple[list[str], str]:
-            answer = client.recommend("nobody", genre=genre)
-            return [item.item_id for item in answer.items], answer.note or ""
-
-        assert cold("Drama")[0] == ["5"]
-        assert cold("Drama")[1].endswith("the most popular items of the genre Drama")
-        assert cold("Opera")[0] == ["3", "1"]
-        assert cold("Opera")[1].endswith("(there is no list of the genre Opera)")
-        alike = client.similar("7", count=2, source="recs")
-        assert [(i.item_id, i.title) for i in alike.items] == [
-            ("8", 'Title, "8" é'),
-            ("9", 'Title, "9" é'),
-        ]
-        unknown = client.similar("no such item", source="recs")
-        assert (unknown.items, unknown.note) == (
-            [],
-            "item no such item is unknown, or nobody liked it yet",
-        )
 
 
 def test_a_version_goes_live_and_answers(
@@ -313,43 +219,3 @@ def test_a_version_that_does_not_fit_is_refused_before_anything_is_written(
     finally:
         redis_client.config_set("maxmemory", before)
     assert not any(b":recs:" in key for key in redis_client.scan_iter())
-
-
-def test_an_unsealed_version_does_not_exist(context: ReleaseContext) -> None:
-    context.registry.objects.put_text(context.registry.key("recs", 5, "golden.json"), "{}")
-    assert context.registry.manifest("recs", 5) is None
-    assert context.registry.versions("recs") == [5]
-    with pytest.raises(ReleaseError, match="recs has no sealed version 5"):
-        context.registry.sealed("recs", 5)
-
-
-@pytest.mark.parametrize("rows", [[], [(1, [1]), (1, [2])]])
-def test_a_table_needs_rows_with_unique_ids(
-    spark: SparkSession, tmp_path: Path, rows: list[tuple[int, list[int]]]
-) -> None:
-    frame = spark.createDataFrame(rows, "id bigint, value array<bigint>")
-    with pytest.raises(DataError, match="table t: "):
-        prepare(spark, [Table("t", "ids", frame)], tmp_path / "tables")
-
-
-def test_reserving_versions(context: ReleaseContext) -> None:
-    def reserve(run_id: str, day: date = DAY) -> int:
-        return context.registry.reserve_version(context.online.leases, day, run_id)
-
-    assert reserve("a") == make_version(DAY, 1)
-    assert reserve("b") == make_version(DAY, 2)
-    assert reserve("a") == make_version(DAY, 1), "a retry keeps its version"
-    assert reserve("c", date(2026, 3, 2)) == make_version(date(2026, 3, 2), 1)
-
-
-def test_unreachable_object_storage_is_named(settings_for: Callable[..., Settings]) -> None:
-    from local.health import free_ports
-
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    settings = settings_for(model_server=False, s3_endpoint_url=url)
-    with (
-        release_context(settings, ReleaseConfig(), "test") as context,
-        pytest.raises(ServiceError, match=f"object storage at {url}/"),
-    ):
-        context.registry.objects.check()

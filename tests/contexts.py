@@ -1,4 +1,7 @@
-"""What the release tests share: small SavedModels, made once, and an open release context."""
+"""Open release contexts, and small SavedModels that are made once.
+
+Fixtures: `models`, `tables_only`, `served`.
+"""
 
 from __future__ import annotations
 
