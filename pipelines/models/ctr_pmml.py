@@ -38,6 +38,7 @@ from pipelines.models.pmml.inputs import INPUTS
 from pipelines.models.pmml_export import export_pmml
 from pipelines.models.stored import EVALUATION, tidy_spark_files
 from pipelines.models_config import PMML_MODELS, CtrPmmlConfig, PmmlModel
+from pipelines.progress import progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -62,16 +63,21 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     baselines = score_baselines(inputs.paths.samples)
     samples = _read(spark, inputs).cache()
     kept = inputs.workdir / EVALUATION
-    fit(samples.where(~samples[IS_HOLDOUT]), config.model, config, seed).save(str(kept))
-    tidy_spark_files(kept)
-    scored = _score_holdout(PipelineModel.load(str(kept)), samples)
-    metrics = score_metrics(score_values(scored), baselines)
-    for name, metric in metrics.items():
-        log.info("ctr_pmml %s: %s", name, metric.describe())
-
-    released = fit(samples, config.model, config, seed)
-    export_pmml(released, StructType([samples.schema[name] for name in (LABEL, *INPUTS)]), path)
-    golden = _golden(spark, released, samples, inputs.config.release.golden_size)
+    with progress("ctr_pmml", total=4, unit="steps") as advance:
+        advance(0, "fitting for the evaluation")
+        fit(samples.where(~samples[IS_HOLDOUT]), config.model, config, seed).save(str(kept))
+        tidy_spark_files(kept)
+        advance(1, "evaluating")
+        scored = _score_holdout(PipelineModel.load(str(kept)), samples)
+        metrics = score_metrics(score_values(scored), baselines)
+        for name, metric in metrics.items():
+            log.info("ctr_pmml %s: %s", name, metric.describe())
+        advance(1, "fitting to release")
+        released = fit(samples, config.model, config, seed)
+        advance(1, "exporting")
+        export_pmml(released, StructType([samples.schema[name] for name in (LABEL, *INPUTS)]), path)
+        golden = _golden(spark, released, samples, inputs.config.release.golden_size)
+        advance(1)
     samples.unpersist()
     return Built(
         metrics=metrics,

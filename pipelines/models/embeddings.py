@@ -31,6 +31,7 @@ from pipelines.models.topn import Candidates, top_unseen
 from pipelines.models.user_vectors import user_vectors
 from pipelines.models.vector_fit import ListHoldout, VectorFit, list_holdout
 from pipelines.models_config import EMBEDDING_MODELS, EmbeddingModel, EmbeddingsConfig
+from pipelines.progress import progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -83,13 +84,18 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     config, seed = inputs.config.models.embeddings, inputs.config.seed
     events = read_events(spark, inputs).cache()
     kept = inputs.workdir / EVALUATION
-    fitted = fit_embeddings(events.where(~events[IS_HOLDOUT]), config.model, config, seed)
-    metrics = _evaluate(spark, inputs, events, fitted, kept)
-
-    released = fit_embeddings(events, config.model, config, seed)
-    items, users = released.items.cache(), released.users
-    neighbours = nearest(items, config.neighbours).cache()
-    metrics["neighbours_sharing_a_genre"] = _genre_agreement(spark, inputs, neighbours)
+    with progress("embeddings", total=4, unit="steps") as advance:
+        advance(0, "fitting for the evaluation")
+        fitted = fit_embeddings(events.where(~events[IS_HOLDOUT]), config.model, config, seed)
+        advance(1, "evaluating")
+        metrics = _evaluate(spark, inputs, events, fitted, kept)
+        advance(1, "fitting to release")
+        released = fit_embeddings(events, config.model, config, seed)
+        items, users = released.items.cache(), released.users
+        advance(1, "nearest items")
+        neighbours = nearest(items, config.neighbours).cache()
+        metrics["neighbours_sharing_a_genre"] = _genre_agreement(spark, inputs, neighbours)
+        advance(1)
     for name, metric in metrics.items():
         log.info("embeddings %s: %s", name, metric.describe())
     events.unpersist()

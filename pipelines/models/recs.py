@@ -41,6 +41,7 @@ from pipelines.models.popularity import popular_lists, popularity
 from pipelines.models.stored import EVALUATION
 from pipelines.models.topn import top_unseen
 from pipelines.models.vector_fit import ListHoldout, list_holdout
+from pipelines.progress import progress
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -63,20 +64,25 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
     config, seed = inputs.config.models.recs, inputs.config.seed
     events = read_events(spark, inputs)
     kept = inputs.workdir / EVALUATION
-    with list_holdout(spark, inputs, events) as holdout:
-        fit = _fit(inputs, holdout).keep(kept)
-        with _evaluation(inputs, holdout, fit) as evaluation:
-            weights = evaluation.choose()
-            weights.write(kept / _BLEND)
-            measured = evaluation.measure(weights, explore=True)
-            baseline = evaluation.measure(BlendWeights.only("popularity"))
-    metrics = _metrics(measured, baseline)
-    for name, metric in metrics.items():
-        log.info("recs %s: %s", name, metric.describe())
-
-    catalogue = read_catalogue(spark, inputs).cache()
-    everything = by_user_and_item(events, catalogue).cache()
-    released = ListFit.fit(everything, catalogue, config, seed)
+    with progress("recs", total=4, unit="steps") as advance:
+        advance(0, "fitting for the evaluation")
+        with list_holdout(spark, inputs, events) as holdout:
+            fit = _fit(inputs, holdout).keep(kept)
+            advance(1, "choosing the blend")
+            with _evaluation(inputs, holdout, fit) as evaluation:
+                weights = evaluation.choose()
+                weights.write(kept / _BLEND)
+                advance(1, "evaluating")
+                measured = evaluation.measure(weights, explore=True)
+                baseline = evaluation.measure(BlendWeights.only("popularity"))
+        metrics = _metrics(measured, baseline)
+        for name, metric in metrics.items():
+            log.info("recs %s: %s", name, metric.describe())
+        advance(1, "fitting to release")
+        catalogue = read_catalogue(spark, inputs).cache()
+        everything = by_user_and_item(events, catalogue).cache()
+        released = ListFit.fit(everything, catalogue, config, seed)
+        advance(1)
     similar = released.similar(config.similar_items)
     with_genres = catalogue.join(
         spark.read.parquet(inputs.paths.items).select(ITEM_ID, "genres"), ITEM_ID
