@@ -28,7 +28,7 @@ _SPARK_APP = PROJECT_ROOT / "pipelines" / "spark_app.py"
 # Steps are short and run beside each other: a collector with threads of its own in the background
 # takes their cores.
 _JAVA_OPTIONS = (
-    f"-XX:+UseParallelGC {os.environ.get('FERRY_SPARK_JAVA_OPTIONS', '')} "
+    "-XX:+UseParallelGC "
     f"-Dlog4j2.configurationFile=file:{PROJECT_ROOT / 'pipelines' / 'log4j2.properties'}"
 )
 

@@ -101,12 +101,6 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "AIRFLOW_HOME": str(home.airflow),
         "FERRY_HOME": str(home.root),
         "FERRY_CONFIG": str(home.config.absolute()),
-        # Compiled once and well enough: on data of this machine's size Java's optimising compiler
-        # takes a third of the processors' time and ends when the step does. Its code needs more
-        # stack.
-        "FERRY_SPARK_JAVA_OPTIONS": os.environ.get(
-            "FERRY_SPARK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -Xss4m"
-        ),
     }
 
 

@@ -78,9 +78,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.default.parallelism": "2",
             "spark.local.dir": str(scratch),
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
-            # As in the embedded mode: what is optimised further is used too few times here.
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Xss4m "
-            f"-Dderby.system.home={scratch}",
+            "spark.driver.extraJavaOptions": f"-Dderby.system.home={scratch}",
         },
     ) as session:
         yield session

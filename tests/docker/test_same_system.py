@@ -17,7 +17,6 @@ from tests.docker.composition import Services
 
 #: What only the embedded mode sets.
 _ONLY_EMBEDDED = {
-    "FERRY_SPARK_JAVA_OPTIONS",  # a cluster's data are worth optimised code
     "SPARK_LOCAL_IP",  # there, Spark must not listen beyond loopback
     "FERRY_HOME",  # where the embedded services leave their environment file
     "JAVA_HOME",  # part of the image
