@@ -31,13 +31,15 @@ from tests.operating.operated import (
 
 #: Somebody's own DAG, which a release starts.
 _ON_RELEASE = """
+from datetime import timedelta
 from airflow.sdk import Asset, dag, task
 
 RELEASE = Asset(name="ferry_recs", uri="ferry://releases/recs")
 
 @dag(schedule=[RELEASE], is_paused_upon_creation=False)
 def on_release():
-    @task
+    # An Airflow that has just been started may run it before its API answers.
+    @task(retries=5, retry_delay=timedelta(seconds=5))
     def look(triggering_asset_events=None):
         return [event.extra for events in triggering_asset_events.values() for event in events]
     look()
@@ -80,6 +82,7 @@ def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterato
         operations=operations,
         empty_day=(TODAY - EMPTY_DAY).days,
         FERRY_DAGS_FOLDER=str(dags),
+        FERRY_CONFIG=str(folder / "recs.yaml"),
         AIRFLOW_CONN_FERRY_WEBHOOK=json.dumps(hook),
         # Tasks whose machine died are noticed within seconds and not minutes.
         AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="15",
