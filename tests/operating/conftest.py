@@ -78,7 +78,7 @@ def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterato
     hook = {"conn_type": "http", "host": webhook.address, "password": "secret-part"}
     with installed(
         folder,
-        {"recs": {"als": {"rank": 8, "iterations": 5}, "list_size": 10}},
+        {"recs": {"als": {"enabled": False}, "list_size": 10}},
         operations=operations,
         empty_day=(TODAY - EMPTY_DAY).days,
         FERRY_DAGS_FOLDER=str(dags),
