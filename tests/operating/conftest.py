@@ -20,6 +20,7 @@ from tests.operating.operated import (
     DAG,
     EMPTY_DAY,
     TODAY,
+    TRAINING_DAYS,
     Approved,
     Backfill,
     Webhook,
@@ -102,7 +103,7 @@ def approved(ferry: Installation) -> Approved:
         "run_date": TODAY.isoformat(),
         "units": ["recs"],
         "approval": True,
-        "training_days": 20,
+        "training_days": TRAINING_DAYS,
         "note": "{{ a <b>note</b> }}",
     }
     with ferry.airflow() as dags:

@@ -9,7 +9,15 @@ import pytest
 
 from pipelines.errors import ServiceError
 from tests.installation import RUN_SECONDS, Installation
-from tests.operating.operated import DAG, TODAY, Approved, Webhook, answer, live_version
+from tests.operating.operated import (
+    DAG,
+    TODAY,
+    TRAINING_DAYS,
+    Approved,
+    Webhook,
+    answer,
+    live_version,
+)
 
 pytestmark = pytest.mark.timeout(3 * RUN_SECONDS)
 
@@ -22,7 +30,7 @@ def test_a_run_by_the_form_goes_live_once_it_is_approved(
     shown = ferry.ferry("release", "show", "recs", str(approved.version))
     assert shown["moves"][0]["version"] == approved.version
     training = shown["data"]["training"]
-    assert date.fromisoformat(training["first_day"]) == TODAY - timedelta(days=19)
+    assert date.fromisoformat(training["first_day"]) == TODAY - timedelta(days=TRAINING_DAYS - 1)
 
 
 @pytest.mark.usefixtures("approved")
@@ -38,7 +46,8 @@ def test_a_version_that_somebody_rejects_does_not_go_live(
 ) -> None:
     before = live_version(ferry)
     with ferry.airflow() as dags:
-        run_id = dags.trigger(DAG, {"run_date": TODAY.isoformat(), "approval": True})
+        form = {"run_date": TODAY.isoformat(), "training_days": TRAINING_DAYS, "approval": True}
+        run_id = dags.trigger(DAG, form)
         answer(dags, run_id, "Reject")
         run = dags.wait(DAG, run_id)
         version = dags.version(DAG, run_id)
