@@ -20,6 +20,7 @@ from pipelines.config import PROJECT_ROOT, PipelineConfig, load_pipeline_config
 from pipelines.connections import connection_environment
 from pipelines.errors import PROGRAMMING_ERRORS, FerryError
 from pipelines.models_config import Unit
+from pipelines.spark_archive import archive_options
 
 PLAN_TASK = "plan"
 INGEST_TASK = "ingest"
@@ -29,7 +30,8 @@ _SPARK_APP = PROJECT_ROOT / "pipelines" / "spark_app.py"
 # takes their cores.
 _JAVA_OPTIONS = (
     "-XX:+UseParallelGC "
-    f"-Dlog4j2.configurationFile=file:{PROJECT_ROOT / 'pipelines' / 'log4j2.properties'}"
+    f"-Dlog4j2.configurationFile=file:{PROJECT_ROOT / 'pipelines' / 'log4j2.properties'} "
+    f"{archive_options()}"
 )
 
 

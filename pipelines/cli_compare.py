@@ -60,10 +60,14 @@ def _compare(settings: Settings, day: date, units: tuple[Unit, ...]) -> Comparis
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pipelines.models.registry import spark_jars
     from pipelines.spark import size_shuffles, spark_session
+    from pipelines.spark_archive import archive_options
 
     config = load_pipeline_config(settings.config)
     jars = sorted({jar for unit in units for jar in spark_jars(unit)})
-    conf = {"spark.driver.memory": os.environ.get("FERRY_SPARK_DRIVER_MEMORY", "1500m")}
+    conf = {
+        "spark.driver.memory": os.environ.get("FERRY_SPARK_DRIVER_MEMORY", "1500m"),
+        "spark.driver.extraJavaOptions": archive_options(),
+    }
     if jars:
         conf["spark.jars"] = ",".join(jars)
     with spark_session("ferry compare", settings.spark_master, **conf) as spark:

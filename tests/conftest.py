@@ -66,6 +66,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark for all tests (a JVM start costs about ten seconds)."""
     from pipelines.models.pmml_export import pmml_spark_conf
     from pipelines.spark import spark_session
+    from pipelines.spark_archive import archive_options
 
     scratch = tmp_path_factory.mktemp("spark")
     with spark_session(
@@ -84,7 +85,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN",
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Xss4m "
-            f"-Dderby.system.home={scratch}",
+            f"-Dderby.system.home={scratch} {archive_options()}",
         },
     ) as session:
         yield session

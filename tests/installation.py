@@ -36,12 +36,6 @@ KINDS = (("Action", "Thriller"), ("Romance", "Drama"))
 # A busy machine with two cores takes several times as long as one with nothing else to do.
 RUN_SECONDS = 1500
 _DAG_SECONDS = 1200
-# On data as small as these, compiling costs Spark's steps more than half of their time.
-_SPARK_DEFAULTS = """\
-spark.driver.defaultJavaOptions -XX:TieredStopAtLevel=1
-spark.sql.codegen.wholeStage false
-spark.sql.codegen.factoryMode NO_CODEGEN
-"""
 
 
 @dataclass(frozen=True)
@@ -145,7 +139,8 @@ class Dags:
         while (state := self.api.run_state(dag_id, run_id)) in ("queued", "running"):
             assert self.is_alive()
             assert time.monotonic() < deadline, self.api.task_instances(dag_id, run_id)
-            time.sleep(0.5)
+            # Every question costs Airflow some of the cores that its tasks wait for.
+            time.sleep(2)
         tasks = {task.task_id: task for task in self.api.task_instances(dag_id, run_id)}
         logs = {}
         for name, task in tasks.items():
@@ -176,9 +171,6 @@ def installed(
     others = set(ModelsConfig().enabled_units()) - {"recs"}
     config["models"] = {unit: {"enabled": False} for unit in others} | {"recs": models["recs"]}
     (folder / "recs.yaml").write_text(yaml.safe_dump(config))
-    spark = folder / "spark"
-    spark.mkdir()
-    (spark / "spark-defaults.conf").write_text(_SPARK_DEFAULTS)
     names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW", "AWS_"))}
@@ -187,7 +179,6 @@ def installed(
             **keep,
             "FERRY_HOME": str(folder / "home"),
             "FERRY_CONFIG": str(folder / "pipeline.yaml"),
-            "SPARK_CONF_DIR": str(spark),
             **{f"FERRY_{name}_PORT": str(port) for name, port in ports.items()},
             **environment,
         },

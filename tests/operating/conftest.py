@@ -30,6 +30,12 @@ from tests.operating.operated import (
     wait_for,
 )
 
+#: As for the tests' own Spark. The daily run's tests have Spark as it is.
+_JAVA_OPTIONS = (
+    "-XX:TieredStopAtLevel=1 "
+    "-Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
+)
+
 #: Somebody's own DAG, which a release starts.
 _ON_RELEASE = """
 from datetime import timedelta
@@ -85,6 +91,7 @@ def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterato
         FERRY_DAGS_FOLDER=str(dags),
         FERRY_CONFIG=str(folder / "recs.yaml"),
         AIRFLOW_CONN_FERRY_WEBHOOK=json.dumps(hook),
+        JDK_JAVA_OPTIONS=_JAVA_OPTIONS,
         # Tasks whose machine died are noticed within seconds and not minutes.
         AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="15",
         AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="3",

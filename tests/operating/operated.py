@@ -67,7 +67,7 @@ def wait_for(find: Callable[[], Any], otherwise: str, seconds: float = _SECONDS)
     deadline = time.monotonic() + seconds
     while not (found := find()):
         assert time.monotonic() < deadline, otherwise
-        time.sleep(0.5)
+        time.sleep(1)
     return found
 
 
