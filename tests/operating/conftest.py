@@ -55,7 +55,7 @@ on_release()
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def webhook() -> Iterator[Webhook]:
     hook = Webhook()
     try:
@@ -64,7 +64,7 @@ def webhook() -> Iterator[Webhook]:
         hook.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[Installation]:
     """A Ferry with data up to today, and nothing live."""
     folder = tmp_path_factory.mktemp("operated")
@@ -103,7 +103,7 @@ def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterato
         yield installation
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def approved(ferry: Installation) -> Approved:
     """The first run: by the form, with every field of it."""
     form = {
@@ -120,7 +120,7 @@ def approved(ferry: Installation) -> Approved:
         return Approved(run, dags.version(DAG, run_id))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def backfilled(ferry: Installation, approved: Approved) -> Backfill:
     before = live_version(ferry)
     first, last = BACKFILLED[0], BACKFILLED[-1]
@@ -158,7 +158,7 @@ def backfilled(ferry: Installation, approved: Approved) -> Backfill:
     return Backfill(by_date, before, live_version(ferry))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def earlier(backfilled: Backfill) -> int:
     """A version that was built and never live."""
     return int(f"{BACKFILLED[-1]:%Y%m%d}0001")

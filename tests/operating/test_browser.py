@@ -144,7 +144,7 @@ def test_without_a_login_no_page_is_shown(dags: Dags, path: str) -> None:
 
 def test_the_report_is_on_the_page_of_the_run(browser: Browser, form_run: FormRun) -> None:
     browser.open(form_run.path)
-    browser.page.get_by_role("link", name="Report").click()
+    browser.page.get_by_role("link", name="Report", exact=True).click()
     report = browser.frame("Report").locator("body")
     expect(report).to_contain_text(str(form_run.version))
     expect(report).to_contain_text("ndcg_at_10")
@@ -153,7 +153,7 @@ def test_the_report_is_on_the_page_of_the_run(browser: Browser, form_run: FormRu
 
 def test_the_releases(browser: Browser, form_run: FormRun) -> None:
     browser.open("/")
-    browser.page.get_by_role("link", name="Releases").click()
+    browser.page.get_by_role("link", name="Releases", exact=True).click()
     recs = browser.frame("Releases").locator("#recs")
     expect(recs.locator(".version")).to_have_text(str(form_run.version))
     expect(recs).to_contain_text(f"before{form_run.before}")
@@ -164,7 +164,7 @@ def test_the_releases(browser: Browser, form_run: FormRun) -> None:
 
 def test_a_user_is_tried(browser: Browser, form_run: FormRun) -> None:
     browser.open("/")
-    browser.page.get_by_role("link", name="Try it").click()
+    browser.page.get_by_role("link", name="Try it", exact=True).click()
     frame = browser.frame("Try it")
     frame.get_by_label("User").fill("10")
     frame.get_by_role("button", name="Ask").click()
