@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+from py4j.java_gateway import GatewayClient, GatewayParameters, JavaGateway, launch_gateway
 from py4j.protocol import Py4JError
 from pypmml import Model
 from pypmml.base import PMMLContext
@@ -36,13 +36,17 @@ class _Gateway(Py4jGateway):  # type: ignore[misc]
             die_on_exit=True,
             return_proc=True,
         )
-        Py4jGateway._gateway = JavaGateway(
-            gateway_parameters=GatewayParameters(port=port, auto_convert=True)
-        )
+        parameters = GatewayParameters(port=port, auto_convert=True)
+        self._client = GatewayClient(gateway_parameters=parameters)
+        Py4jGateway._gateway = JavaGateway(self._client, gateway_parameters=parameters)
         Py4jGateway._jvm = Py4jGateway._gateway.jvm
 
     def shutdown(self) -> None:
         """Stop Java and wait for its end."""
+        if self._process.poll() is not None:
+            # It can't be told. Nor by finalisers of its objects, whenever they run: each would
+            # write a traceback into whatever this process does then.
+            self._client.is_connected = False
         super().shutdown()
         # Java waits for the end of its input, which only this process can close.
         self._process.stdin.close()

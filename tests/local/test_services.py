@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from local.health import wait_until
 from pipelines.config import Settings
 from tests.services import RedisServer, S3Server
 
@@ -30,7 +31,9 @@ def test_redis_keeps_its_data(
 ) -> None:
     redis_client.hset("table:1", mapping={"a": b"\x00\xff", "b": b"1"})
     # An acknowledged write is on disk a second later at the latest (appendfsync everysec), and in
-    # the kernel's hands at once, which is all that the end of a process can ask for.
+    # the kernel's hands, all that the end of a process can ask for, as soon as no fsync of earlier
+    # ones is under way.
+    assert wait_until(lambda: redis_client.info("persistence")["aof_buffer_length"] == 0, 10)
     getattr(redis_server, end)()
     redis_server.start()
     assert redis_client.hgetall("table:1") == {b"a": b"\x00\xff", b"b": b"1"}

@@ -125,13 +125,12 @@ def test_a_leftover_of_a_killed_attempt_is_completed(
             raise KeyboardInterrupt
         write(*args, **kwargs)
 
-    monkeypatch.setattr(OnlineStore, "write_buckets", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(OnlineStore, "write_buckets", killed)
         stage_tables(context, manifest, INLINE)
     lists = manifest.tables[0]
     assert 0 < context.online.count_rows("recs", manifest.version, lists) < lists.rows
     assert context.online.table_meta("recs", manifest.version) == {}
-    monkeypatch.undo()
     assert stage_tables(context, manifest, INLINE).rows == 1400
 
 
