@@ -43,6 +43,8 @@ class Command:
     argv: tuple[str, ...]
     #: What the process needs in its environment beyond the starter's own.
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: Start it again when it fails after so many seconds; None: its failure ends the group.
+    restart_after: int | None = None
 
 
 def redis_command(folder: Path, port: int, password: str, maxmemory: str = "1gb") -> Command:
@@ -114,12 +116,14 @@ def airflow_commands(port: int) -> tuple[Command, ...]:
     """Return the commands of Airflow's parts.
 
     There is no triggerer: no operator defers. The scheduler does not serve logs, which would
-    listen on all interfaces: the API server reads them from the disk.
+    listen on all interfaces: the API server reads them from the disk. What ends it is an error of
+    the moment (over SQLite, a backfill whose creation had to be undone): it is started again, as
+    it would be in a container, unless it fails at its start.
     """
     airflow = airflow_program()
     api_server = (airflow, "api-server", f"--host={HOST}", f"--port={port}", "--workers=1")
     return (
         Command("api-server", api_server),
-        Command("scheduler", (airflow, "scheduler", "--skip-serve-logs")),
+        Command("scheduler", (airflow, "scheduler", "--skip-serve-logs"), restart_after=30),
         Command("dag-processor", (airflow, "dag-processor")),
     )

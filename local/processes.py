@@ -2,7 +2,7 @@
 
 What was started is written down with its start time, so that a process id that the system has
 since given to another program is never taken for ours. If one process of a group ends, honcho
-ends the others: a group runs as a whole or not at all.
+ends the others: a group runs as a whole or not at all. A command may ask to be started again.
 """
 
 from __future__ import annotations
@@ -75,6 +75,21 @@ def fingerprint(commands: Sequence[Command], env: Mapping[str, str], *files: Pat
     return hashlib.sha256(content.encode()).hexdigest()
 
 
+def _shell_line(command: Command, log: Path) -> str:
+    """Return how a shell runs the command, with what it prints in `log`."""
+    to_log = f">>{shlex.quote(str(log))} 2>&1"
+    run = f"{shlex.join(command.argv)} {to_log}"
+    if command.restart_after is None:
+        return f"exec {run}"
+    # honcho signals all processes of the line; the shell has to outlive the program.
+    return (
+        "stopped=; trap stopped=1 TERM INT; "
+        f"while began=$(date +%s); ! {run}; do "
+        f'[ "$stopped" ] || [ $(($(date +%s) - began)) -lt {command.restart_after} ] && exit 1; '
+        f"echo {shlex.quote(command.name)} failed and is started again {to_log}; done"
+    )
+
+
 class Group:
     """The processes `name` of `home`."""
 
@@ -111,8 +126,7 @@ class Group:
             environment |= command.env
             log = self.log(command.name)
             _trim(log)
-            line = f"exec {shlex.join(command.argv)} >>{shlex.quote(str(log))} 2>&1"
-            lines.append(f"{command.name}: {line}\n")
+            lines.append(f"{command.name}: {_shell_line(command, log)}\n")
         procfile.write_text("".join(lines))
         # honcho would take these two for itself.
         for name in ("PROCFILE", "PORT"):
