@@ -1,5 +1,6 @@
 """Stands in for the daily DAG: its outline, without the work. The run date decides what happens:
-in the year 2001 a task fails, in the year 2002 the gates refuse the unit.
+in the year 2001 a task fails, in the year 2002 the gates refuse the unit, in the year 2003 a task
+takes long enough to interrupt the run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def stand_in() -> None:
     @task
     def build(planned: Any) -> None:
         logging.getLogger("ferry.progress").info("progress build: 1/2 steps (50%)")
-        time.sleep(2)
+        time.sleep(20 if planned["run_date"].startswith("2003") else 2)
         if planned["run_date"].startswith("2001"):
             try:
                 raise OSError("the disk is full")
