@@ -69,7 +69,11 @@ class Record(BaseModel):
 def fingerprint(commands: Sequence[Command], env: Mapping[str, str], *files: Path) -> str:
     """Return a digest of all that the group's behaviour depends on."""
     content = json.dumps(
-        [[(c.argv, dict(c.env)) for c in commands], dict(env), [f.read_text() for f in files]],
+        [
+            [(c.argv, dict(c.env), c.restart_after) for c in commands],
+            dict(env),
+            [f.read_text() for f in files],
+        ],
         sort_keys=True,
     )
     return hashlib.sha256(content.encode()).hexdigest()

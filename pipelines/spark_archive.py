@@ -1,16 +1,15 @@
 """An archive of the classes that Spark's Java loads: each step starts with them parsed and checked.
 
-A step on few data spends most of its time on loading some twenty thousand classes. Java can map
+A step on few data spends much of its time on loading some twenty thousand classes. Java can map
 them from a file instead (application class-data sharing, JEP 350). The file belongs to one Java and
 to one set of Spark's jars: for any other, Java goes on without it.
 
-``python -m pipelines.spark_archive`` writes it beside the installed packages, in half a minute.
+``python -m pipelines.spark_archive`` writes it beside the installed packages, in a minute.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,10 +49,9 @@ def write_archive() -> Path:
         written = Path(folder) / target.name
         # Its own classes are loaded once: they need no optimising compiler.
         options = f"-XX:TieredStopAtLevel=1 -XX:ArchiveClassesAtExit={written} {_QUIET}"
-        submit = shutil.which("spark-submit", path=str(Path(sys.executable).parent))
         done = subprocess.run(
             [
-                submit or "spark-submit",
+                Path(sys.executable).parent / "spark-submit",
                 *("--master", "local[2]", "--driver-memory", "1g"),
                 *("--conf", f"spark.driver.extraJavaOptions={options}"),
                 __file__,
@@ -108,17 +106,19 @@ def _load_classes(spark: SparkSession, folder: Path) -> None:
     GBTClassifier(maxIter=1, maxDepth=2, seed=1).fit(labelled).transform(labelled).collect()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     """Write the archive; under spark-submit, with a folder, load the classes."""
     if arguments:
         from pipelines.spark import spark_session
 
         with spark_session("ferry class archive") as spark:
             _load_classes(spark, Path(arguments[0]))
-    else:
+        return
+    try:
         write_archive()
-    return 0
+    except (ServiceError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

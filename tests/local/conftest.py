@@ -92,6 +92,20 @@ def new_local_command() -> Callable[[Path], LocalCommand]:
 
 
 @pytest.fixture
+def home(
+    tmp_path: Path,
+    new_local_command: Callable[[Path], LocalCommand],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Home:
+    """A new home that this process's own environment names."""
+    for name, value in new_local_command(tmp_path / "home").env.items():
+        monkeypatch.setenv(name, value)
+    home = load_home()
+    home.make_folders()
+    return home
+
+
+@pytest.fixture
 def local(
     tmp_path: Path, new_local_command: Callable[[Path], LocalCommand]
 ) -> Iterator[LocalCommand]:

@@ -1,30 +1,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from local.commands import Command
 from local.health import wait_until
-from local.home import load_home
+from local.home import Home
 from local.processes import Group
-from tests.local.conftest import LocalCommand
 
 _FAILS = "import time; print('begun', flush=True); time.sleep({seconds}); raise SystemExit(3)"
 
 
 @pytest.fixture
-def group(
-    tmp_path: Path,
-    new_local_command: Callable[[Path], LocalCommand],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Group]:
-    for name, value in new_local_command(tmp_path / "home").env.items():
-        monkeypatch.setenv(name, value)
-    home = load_home()
-    home.make_folders()
+def group(home: Home) -> Iterator[Group]:
     group = Group(home, "airflow")
     yield group
     group.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,23 +12,15 @@ import pytest
 import redis
 
 from local import health
-from local.home import Home, load_home
+from local.home import Home
 from local.processes import exclusive
 from local.stack import Stack
 from pipelines.errors import ConfigError, ServiceError
-from tests.local.conftest import LocalCommand
 
 
 @pytest.fixture
-def stack(
-    tmp_path: Path,
-    new_local_command: Callable[[Path], LocalCommand],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Stack]:
-    for name, value in new_local_command(tmp_path / "home").env.items():
-        monkeypatch.setenv(name, value)
-    stack = Stack(load_home(), lambda line: None)
-    stack.home.make_folders()
+def stack(home: Home) -> Iterator[Stack]:
+    stack = Stack(home, lambda line: None)
     yield stack
     stack.services.stop()
 
