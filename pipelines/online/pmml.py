@@ -43,11 +43,10 @@ class _Gateway(Py4jGateway):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """Stop Java and wait for its end."""
-        if self._process.poll() is not None:
-            # It can't be told. Nor by finalisers of its objects, whenever they run: each would
-            # write a traceback into whatever this process does then.
-            self._client.is_connected = False
         super().shutdown()
+        # Java that died could not be told, and the client goes on calling it: each finaliser of one
+        # of its objects would write a traceback into whatever this process does then.
+        self._client.is_connected = False
         # Java waits for the end of its input, which only this process can close.
         self._process.stdin.close()
         try:

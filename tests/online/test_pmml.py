@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import math
 import os
 from pathlib import Path
@@ -57,9 +59,13 @@ def expected(x: float, good: bool) -> float:
     return 1 / (1 + math.exp(-(0.5 - x + (3.0 if good else 0.0))))
 
 
-def scorers() -> int:
+def java_processes() -> list[psutil.Process]:
     children = psutil.Process(os.getpid()).children()
-    return sum("pypmml" in " ".join(child.cmdline()) for child in children)
+    return [child for child in children if "pypmml" in " ".join(child.cmdline())]
+
+
+def scorers() -> int:
+    return len(java_processes())
 
 
 def test_a_batch_is_scored_in_its_order(path: Path) -> None:
@@ -92,6 +98,24 @@ def test_one_java_process_serves_all_and_ends_with_the_last(path: Path) -> None:
     assert scorers() == 0
     with PmmlScorer(path) as again:
         assert len(again.score([{}])) == 1
+
+
+def test_nothing_calls_a_java_process_that_died(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = PmmlScorer(path)
+    left_over = scorer._model
+    (java,) = java_processes()
+    java.kill()
+    java.wait(10)
+    # A record of the log keeps the traceback, and with it the model.
+    with caplog.at_level(logging.CRITICAL, logger="py4j"):
+        with pytest.raises(DataError, match="gives no scores"):
+            scorer.score([{"x": 1.0}])
+        scorer.close()
+    del left_over
+    gc.collect()
+    assert "Java server" not in caplog.text
 
 
 @pytest.mark.parametrize(
