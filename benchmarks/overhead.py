@@ -19,13 +19,11 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from benchmarks.setting import machine, save
-from local import health
+from benchmarks.setting import home_environment, machine, save
 from pipelines.config import PROJECT_ROOT
 from pipelines.lake import Lake
 from pipelines.work_time import seconds_at_work, work_times
 
-_SERVICES = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
 _LIMIT = 0.35
 
 
@@ -44,11 +42,9 @@ class Run(NamedTuple):
 def measure(data: Path | None, run_date: str) -> Run:
     """Make one run in a home of its own, and remove it."""
     with tempfile.TemporaryDirectory(prefix="ferry-overhead-") as home:
-        ports = zip(_SERVICES, health.free_ports(len(_SERVICES)), strict=True)
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW"))},
-            "FERRY_HOME": home,
-            **{f"FERRY_{name}_PORT": str(port) for name, port in ports},
+            **home_environment(Path(home)),
         }
 
         def local(*arguments: str) -> str:

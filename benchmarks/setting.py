@@ -61,6 +61,13 @@ def point_at(online: OnlineStore, version: int) -> None:
         online.pointers.move(UNIT, lease, seen_epoch=0, epoch=1, target=pointer)
 
 
+def home_environment(root: Path) -> dict[str, str]:
+    """Return the variables of a home of its own, on free ports."""
+    names = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
+    ports = zip(names, health.free_ports(len(names)), strict=True)
+    return {"FERRY_HOME": str(root), **{f"FERRY_{name}_PORT": str(port) for name, port in ports}}
+
+
 class Sample(NamedTuple):
     """A table as a build leaves it: its description and its rows, sorted by bucket and id."""
 

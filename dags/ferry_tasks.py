@@ -20,19 +20,12 @@ from pipelines.config import PROJECT_ROOT, PipelineConfig, load_pipeline_config
 from pipelines.connections import connection_environment
 from pipelines.errors import PROGRAMMING_ERRORS, FerryError
 from pipelines.models_config import Unit
-from pipelines.spark_archive import archive_options
+from pipelines.spark import driver_java_options, driver_memory
 
 PLAN_TASK = "plan"
 INGEST_TASK = "ingest"
 _NOTHING_TO_DO = "nothing_to_do"
 _SPARK_APP = PROJECT_ROOT / "pipelines" / "spark_app.py"
-# Steps are short and run beside each other: a collector with threads of its own in the background
-# takes their cores.
-_JAVA_OPTIONS = (
-    "-XX:+UseParallelGC "
-    f"-Dlog4j2.configurationFile=file:{PROJECT_ROOT / 'pipelines' / 'log4j2.properties'} "
-    f"{archive_options()}"
-)
 
 
 def task_environment() -> dict[str, str]:
@@ -91,9 +84,9 @@ class FerrySparkOperator(SparkSubmitOperator):
         super().__init__(
             application=str(_SPARK_APP),
             application_args=[step, plan, *([unit] if unit else [])],
-            conf={"spark.driver.extraJavaOptions": _JAVA_OPTIONS},
+            conf={"spark.driver.extraJavaOptions": driver_java_options()},
             conn_id="spark_default",
-            driver_memory=os.environ.get("FERRY_SPARK_DRIVER_MEMORY", "1500m"),
+            driver_memory=driver_memory(),
             name=f"ferry-{step}-{unit}" if unit else f"ferry-{step}",
             **kwargs,
         )

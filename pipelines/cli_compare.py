@@ -59,14 +59,13 @@ def _parse(text: str) -> date:
 def _compare(settings: Settings, day: date, units: tuple[Unit, ...]) -> Comparison:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pipelines.models.registry import spark_jars
-    from pipelines.spark import size_shuffles, spark_session
-    from pipelines.spark_archive import archive_options
+    from pipelines.spark import driver_java_options, driver_memory, size_shuffles, spark_session
 
     config = load_pipeline_config(settings.config)
     jars = sorted({jar for unit in units for jar in spark_jars(unit)})
     conf = {
-        "spark.driver.memory": os.environ.get("FERRY_SPARK_DRIVER_MEMORY", "1500m"),
-        "spark.driver.extraJavaOptions": archive_options(),
+        "spark.driver.memory": driver_memory(),
+        "spark.driver.extraJavaOptions": driver_java_options(),
     }
     if jars:
         conf["spark.jars"] = ",".join(jars)

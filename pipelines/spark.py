@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.spark_archive import archive_options
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -29,8 +31,25 @@ _CONF = {
     "spark.ui.showConsoleProgress": "false",
 }
 
+# Steps are short and run beside each other: a collector with threads of its own in the background
+# takes their cores.
+_JAVA_OPTIONS = (
+    "-XX:+UseParallelGC "
+    f"-Dlog4j2.configurationFile=file:{Path(__file__).with_name('log4j2.properties')}"
+)
+
 _BYTES_PER_SHUFFLE_PARTITION = 8 << 20
 _MAX_SHUFFLE_PARTITIONS = 400
+
+
+def driver_java_options() -> str:
+    """Return the options of the Java that a step runs in."""
+    return f"{_JAVA_OPTIONS} {archive_options()}"
+
+
+def driver_memory() -> str:
+    """Return the most that a step's Java takes for its heap, as Java writes it."""
+    return os.environ.get("FERRY_SPARK_DRIVER_MEMORY", "1500m")
 
 
 def build_session(app_name: str, master: str | None = None, **conf: str) -> SparkSession:
