@@ -34,7 +34,9 @@ def skip_gram(
     faster, but no longer so: Spark's tasks write to arrays that those of one executor share.
     """
     # One task only sorts: Spark deals the rows out to its partitions itself, one after the other.
-    ordered = sequences.coalesce(1).sortWithinPartitions(*order)
+    # Merely coalesced it would also do all that comes before, and hold the hash tables of every
+    # partition's joins until its end: with hundreds of partitions more than a driver has.
+    ordered = sequences.repartition(1).sortWithinPartitions(*order)
     model = Word2Vec(
         vectorSize=dimension,
         windowSize=window,
