@@ -5,7 +5,8 @@ Spark's by spark-submit with the same options, Keras's in a process of its own. 
 peak of a step's whole tree of processes (Python, Java, and Spark's Python workers), by what each
 has for itself and its share of what several have (PSS), looked at twice a second.
 
-Passes over the same data are cut to one or a few: they take time, and no memory.
+Passes over the same data are cut to one or a few, to save time: what one of them holds, the next
+one holds again.
 """
 
 from __future__ import annotations
@@ -108,9 +109,15 @@ def _watch(command: list[str], log: Path) -> tuple[float, int]:
     peak = 0
     with log.open("wb") as output:
         process = psutil.Popen(command, stdout=output, stderr=output)
-        while process.poll() is None:
-            peak = max(peak, _memory(process))
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        try:
+            while process.poll() is None:
+                peak = max(peak, _memory(process))
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        finally:
+            # Interrupted: a step ends its Java and its workers with itself.
+            if process.poll() is None:
+                process.terminate()
+                process.wait(60)
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
         raise RuntimeError(f"{command[0]} failed; its log ends with: {tail}")
