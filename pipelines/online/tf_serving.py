@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import grpc
@@ -33,6 +35,12 @@ _DEADLINE_SECONDS = 10.0
 _STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return what httpx would load anew for each client, which takes longer than a prediction."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class ModelServer:
     """One replica. Every method raises ServiceError, naming the address, when it fails."""
 
@@ -42,7 +50,12 @@ class ModelServer:
         self._predictions = pb.prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = pb.model_service_pb2_grpc.ModelServiceStub(self._channel)
         # trust_env=False: a proxy of the environment must not see, or lose, local predictions.
-        self._http = httpx.Client(base_url=replica.rest, timeout=_DEADLINE_SECONDS, trust_env=False)
+        self._http = httpx.Client(
+            base_url=replica.rest,
+            timeout=_DEADLINE_SECONDS,
+            trust_env=False,
+            verify=_certificates(),
+        )
 
     def close(self) -> None:
         """Close the connections."""
