@@ -18,20 +18,19 @@ from local import commands, health
 from local.home import HOST
 from pipelines.config import Settings
 from pipelines.errors import FerryError
-from pipelines.online import leases
 from pipelines.online.client import FerryClient
 from pipelines.release.audit import audit
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.restore import reconcile
 from pipelines.run import parse_version
-from tests.release.faults.steps import CONFIG, LEASE_SECONDS, UNIT, Call, main, run_in
+from tests.release.faults.steps import CONFIG, UNIT, Call, main, run_in
 from tests.release.faults.tripwire import Trip
 from tests.release.versions import RUNNER, live_version, release, weight
 from tests.services import ModelServer, RedisServer, new_redis, running
 
 _SECONDS = 60.0
 #: Between two reads: leaves the processors to what is tested.
-_PAUSE_SECONDS = 0.01
+_PAUSE_SECONDS = 0.03
 
 
 @pytest.fixture(scope="session")
@@ -187,11 +186,6 @@ class Reader:
         if kind is None:
             assert self.reads > 0
             assert self.errors == []
-
-
-@pytest.fixture(autouse=True)
-def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "LEASE_SECONDS", LEASE_SECONDS)
 
 
 @pytest.fixture
