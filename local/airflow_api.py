@@ -15,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from pipelines.errors import ConfigError, ServiceError
 
 #: SQLite can be busy for a moment, and the API server with it.
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 60.0
 _DAG_SECONDS = 90.0
 _UNFINISHED = ("queued", "running")
 

@@ -73,6 +73,9 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "CORE__DAGS_FOLDER": str(home.dags_folder.absolute()),
         "CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
+        # Where the cores are taken, one part of Airflow writes for longer than the 5 s that others
+        # wait by default; what they were about to do would fail with "database is locked".
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.airflow.absolute()}/airflow.db?timeout=60",
         "CORE__EXECUTOR": "LocalExecutor",
         # More than may train at a time (operations.heavy_tasks): a rollback finds a free one.
         "CORE__PARALLELISM": "4",

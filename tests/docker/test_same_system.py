@@ -23,7 +23,6 @@ _ONLY_EMBEDDED = {
 }
 #: What only the containers set.
 _ONLY_CONTAINERS = {
-    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",  # Postgres instead of SQLite
     "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK",  # for the container's health check
     "AIRFLOW__LOGGING__BASE_LOG_FOLDER",  # on a volume that Airflow's parts share
     "FERRY_REDIS_PREFIX",  # may be changed in .env
@@ -37,6 +36,7 @@ _ONLY_CONTAINERS = {
 }
 #: Settings of Airflow whose values differ because the place does.
 _OTHER_VALUES = {
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",  # Postgres instead of SQLite
     "AIRFLOW__CORE__DAGS_FOLDER",
     "AIRFLOW__CORE__PLUGINS_FOLDER",
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from sqlalchemy import create_engine
 
 from local.credentials import load_secrets
 from local.environment import airflow_environment, ferry_environment, write_environment_file
@@ -103,3 +104,12 @@ def test_airflow_connections_are_complete(home: Home) -> None:
     serving = json.loads(env["AIRFLOW_CONN_FERRY_TF_SERVING"])
     assert serving["extra"]["replicas"] == env["FERRY_TF_SERVING"]
     assert json.loads(env["AIRFLOW_CONN_SPARK_DEFAULT"])["host"].startswith("local[")
+
+
+def test_parts_of_airflow_wait_for_each_others_writes(home: Home) -> None:
+    env = airflow_environment(home, load_secrets(home), "none")
+    engine = create_engine(env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 60_000
+    engine.dispose()
+    assert (home.airflow / "airflow.db").exists()
