@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _CONF = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.sources.partitionOverwriteMode": "dynamic",
-    "spark.sql.adaptive.enabled": "true",
     # The lake has one small file a day: without this each would become a task of its own.
     "spark.sql.files.openCostInBytes": "65536",
     # By default Spark lists each of its folders in a task of its own: minutes for years of days.

@@ -79,12 +79,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
             "spark.default.parallelism": "2",
             "spark.local.dir": str(scratch),
             "spark.sql.warehouse.dir": str(scratch / "warehouse"),
-            # On data as small as these, compiling a query's code, and optimising it, costs more
-            # than it saves: two fifths of all processor time. What spark-submit runs is left as it
-            # is, so both ways are tested.
+            # On data as small as these, compiling a query's code, optimising it, and planning it
+            # again after each shuffle costs more than it saves: half of all processor time. What
+            # spark-submit runs is left as it is, so both ways are tested.
             "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+            "spark.sql.adaptive.enabled": "false",
+            # With the first compiler alone Java keeps a fifth of the usual space for compiled code:
+            # over many builds it is full, and the same code is thrown away and compiled again.
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Xss4m "
+            "-XX:ReservedCodeCacheSize=240m -XX:+UseParallelGC "
             f"-Dderby.system.home={scratch} {archive_options()}",
         },
     ) as session:

@@ -26,8 +26,29 @@ def build(spark: SparkSession, world: World, folder: Path) -> Built:
     return registry.build("recs", spark, world.inputs(folder))
 
 
-def tables(built: Built) -> dict[str, dict[Any, Any]]:
+Tables = dict[str, dict[Any, Any]]
+
+
+def tables(built: Built) -> Tables:
     return {t.name: {r["id"]: r["value"] for r in t.frame.collect()} for t in built.tables}
+
+
+@pytest.fixture(scope="module")
+def made(
+    spark: SparkSession, world: World, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Built, Tables]:
+    """What is built of `world`, and its tables."""
+    built = build(spark, world, tmp_path_factory.mktemp("built"))
+    return built, tables(built)
+
+
+@pytest.fixture(scope="module")
+def made_of_strings(
+    spark: SparkSession, string_world: World, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Built, Tables]:
+    """What is built of `string_world`, and its tables."""
+    built = build(spark, string_world, tmp_path_factory.mktemp("built"))
+    return built, tables(built)
 
 
 def seen(world: World) -> dict[Any, set[Any]]:
@@ -38,13 +59,12 @@ def seen(world: World) -> dict[Any, set[Any]]:
     return result
 
 
-@pytest.mark.parametrize("name", ["world", "string_world"])
+@pytest.mark.parametrize("of", [("world", "made"), ("string_world", "made_of_strings")])
 def test_lists_suit_the_users_and_metrics_beat_popularity(
-    spark: SparkSession, request: pytest.FixtureRequest, tmp_path: Path, name: str
+    spark: SparkSession, request: pytest.FixtureRequest, tmp_path: Path, of: tuple[str, str]
 ) -> None:
-    world: World = request.getfixturevalue(name)
-    built = build(spark, world, tmp_path)
-    made = tables(built)
+    world: World = request.getfixturevalue(of[0])
+    built, made = request.getfixturevalue(of[1])
     assert set(made) == {"user_items", "popular", "similar_items", "titles"}
     assert len(made["user_items"]) == USERS
 
@@ -164,11 +184,12 @@ def test_users_of_one_event_and_many_new_ids_are_taken_as_they_are(
 
 
 def test_the_same_run_twice_gives_the_same(
-    spark: SparkSession, world: World, tmp_path: Path
+    spark: SparkSession, world: World, made: tuple[Built, Tables], tmp_path: Path
 ) -> None:
-    first, second = (build(spark, world, tmp_path / str(i)) for i in range(2))
+    first, its_tables = made
+    second = build(spark, world, tmp_path)
     assert first.metrics == second.metrics
-    assert tables(first) == tables(second)
+    assert its_tables == tables(second)
 
 
 def test_users_without_a_positive_get_popular_items_that_they_have_not_seen(

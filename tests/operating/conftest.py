@@ -33,7 +33,8 @@ from tests.operating.operated import (
 #: As for the tests' own Spark. The daily run's tests have Spark as it is.
 _JAVA_OPTIONS = (
     "-XX:TieredStopAtLevel=1 "
-    "-Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
+    "-Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN "
+    "-Dspark.sql.adaptive.enabled=false"
 )
 
 #: Somebody's own DAG, which a release starts.
