@@ -139,6 +139,12 @@ class World:
         assert reconcile(self.context, UNIT, RUNNER) == []
         self.audit()
 
+    def wait_for_leases(self) -> None:
+        """Wait until what a killed process held has run out: who comes next need not ask twice."""
+        online = self.context.online
+        while any(online._redis.scan_iter(f"{online.prefix}:lease:*")):
+            time.sleep(_PAUSE_SECONDS)
+
     def audit(self) -> None:
         """Assert that every row, artifact and answer of what is live is right everywhere."""
         audit(self.context, UNIT)

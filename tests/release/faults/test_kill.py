@@ -47,6 +47,7 @@ def kill_everywhere(
                 live = world.check_whole(old, new)
                 outcome[when] = _named(live, old, new)
                 rerun()
+                world.wait_for_leases()
             outcomes.append(outcome)
     rows = [
         (str(number), label, outcome["before"], outcome["after"])
