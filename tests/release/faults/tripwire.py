@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
@@ -165,11 +166,17 @@ def _wrap_model_servers(tripwire: Tripwire) -> None:
     reload = ModelServer.reload
     replicas: list[str] = []
 
+    # Some reloads are made at the same time: the first to begin is of the first, whichever it is.
+    naming = threading.Lock()
+
     def wrapped(self: Any, config: Any, seconds: float) -> None:
-        if self.replica.grpc not in replicas:
-            replicas.append(self.replica.grpc)
-        label = f"model server {replicas.index(self.replica.grpc) + 1}: reload"
-        tripwire.around(label, lambda: reload(self, config, seconds))
+        with naming:
+            if self.replica.grpc not in replicas:
+                replicas.append(self.replica.grpc)
+            place = replicas.index(self.replica.grpc) + 1
+            number = tripwire.before(f"model server {place}: reload")
+        reload(self, config, seconds)
+        tripwire.after(number)
 
     ModelServer.reload = wrapped  # type: ignore[method-assign]
 
