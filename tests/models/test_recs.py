@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,22 +34,23 @@ def tables(built: Built) -> Tables:
     return {t.name: {r["id"]: r["value"] for r in t.frame.collect()} for t in built.tables}
 
 
-@pytest.fixture(scope="module")
+@dataclass(frozen=True)
+class Made:
+    """What is built of a world."""
+
+    world: World
+    built: Built
+    tables: Tables
+
+
+@pytest.fixture(scope="module", params=["world", "string_world"])
 def made(
-    spark: SparkSession, world: World, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Built, Tables]:
-    """What is built of `world`, and its tables."""
+    request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    """A build for each type of ids."""
+    world: World = request.getfixturevalue(request.param)
     built = build(spark, world, tmp_path_factory.mktemp("built"))
-    return built, tables(built)
-
-
-@pytest.fixture(scope="module")
-def made_of_strings(
-    spark: SparkSession, string_world: World, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Built, Tables]:
-    """What is built of `string_world`, and its tables."""
-    built = build(spark, string_world, tmp_path_factory.mktemp("built"))
-    return built, tables(built)
+    return Made(world, built, tables(built))
 
 
 def seen(world: World) -> dict[Any, set[Any]]:
@@ -59,42 +61,40 @@ def seen(world: World) -> dict[Any, set[Any]]:
     return result
 
 
-@pytest.mark.parametrize("of", [("world", "made"), ("string_world", "made_of_strings")])
 def test_lists_suit_the_users_and_metrics_beat_popularity(
-    spark: SparkSession, request: pytest.FixtureRequest, tmp_path: Path, of: tuple[str, str]
+    spark: SparkSession, made: Made, tmp_path: Path
 ) -> None:
-    world: World = request.getfixturevalue(of[0])
-    built, made = request.getfixturevalue(of[1])
-    assert set(made) == {"user_items", "popular", "similar_items", "titles"}
-    assert len(made["user_items"]) == USERS
+    world, built = made.world, made.built
+    assert set(made.tables) == {"user_items", "popular", "similar_items", "titles"}
+    assert len(made.tables["user_items"]) == USERS
 
     already = seen(world)
     suited = 0
-    for user, items in made["user_items"].items():
+    for user, items in made.tables["user_items"].items():
         assert not already[user] & set(items)
         # The catalogue is smaller than the list: everything unseen is in it, once.
         assert len(items) == len(set(items)) == len(KINDS) - len(already[user])
         suited += sum(world.kind(item) in (world.taste(user), "hit") for item in items[:4])
     assert suited >= 0.9 * 4 * USERS
 
-    assert set(made["popular"]) == {
+    assert set(made.tables["popular"]) == {
         "all",
         *(f"genre:{genre}" for genre in ("Film", "Taste 0", "Taste 1", "Hit", "Dud")),
     }
-    assert made["popular"]["genre:Film"] == made["popular"]["all"]
-    assert {world.kind(item) for item in made["popular"]["genre:Taste 1"]} == {"taste 1"}
-    popular = made["popular"]["all"]
+    assert made.tables["popular"]["genre:Film"] == made.tables["popular"]["all"]
+    assert {world.kind(item) for item in made.tables["popular"]["genre:Taste 1"]} == {"taste 1"}
+    popular = made.tables["popular"]["all"]
     assert sorted(popular) == sorted(world.item_id(i) for i in range(len(KINDS)))
     assert {world.kind(item) for item in popular[:4]} == {"hit"}
     assert {world.kind(item) for item in popular[-6:]} == {"dud"}
     agreeing = 0
-    for item, others in made["similar_items"].items():
+    for item, others in made.tables["similar_items"].items():
         assert item not in others
         assert len(others) == len(set(others))
         agreeing += world.kind(others[0]) in (world.kind(item), "hit")
-    assert len(made["similar_items"]) == 30, "each item that somebody likes"
+    assert len(made.tables["similar_items"]) == 30, "each item that somebody likes"
     assert agreeing >= 27
-    assert made["titles"][world.item_id(0)] == "taste 0 0"
+    assert made.tables["titles"][world.item_id(0)] == "taste 0 0"
 
     ndcg = built.metrics["ndcg_at_10"]
     assert ndcg.value > 1.2 * ndcg.baselines["popularity"]
@@ -183,13 +183,11 @@ def test_users_of_one_event_and_many_new_ids_are_taken_as_they_are(
     assert len(shown) > 0.8 * len(novelties)
 
 
-def test_the_same_run_twice_gives_the_same(
-    spark: SparkSession, world: World, made: tuple[Built, Tables], tmp_path: Path
-) -> None:
-    first, its_tables = made
-    second = build(spark, world, tmp_path)
-    assert first.metrics == second.metrics
-    assert its_tables == tables(second)
+@pytest.mark.parametrize("made", ["world"], indirect=True)
+def test_the_same_run_twice_gives_the_same(spark: SparkSession, made: Made, tmp_path: Path) -> None:
+    again = build(spark, made.world, tmp_path)
+    assert again.metrics == made.built.metrics
+    assert tables(again) == made.tables
 
 
 def test_users_without_a_positive_get_popular_items_that_they_have_not_seen(

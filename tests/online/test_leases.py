@@ -89,6 +89,9 @@ def test_a_lease_is_kept_alive_and_noticed_when_lost(
         assert leases.holder("things") == "run one"
         lease.require()
         leases._redis.delete(lease.key)
+        # Who keeps it alive notices, and it stays lost, whatever Redis says from now on.
+        assert lease._lost.wait(10)
+        leases._redis.set(lease.key, lease.token)
         with pytest.raises(LeaseLostError, match="took over"):
             lease.require()
 

@@ -29,8 +29,8 @@ from tests.release.versions import RUNNER, live_version, release, weight
 from tests.services import ModelServer, RedisServer, new_redis, running
 
 _SECONDS = 60.0
-#: Between two reads: leaves the processors to what is tested.
-_PAUSE_SECONDS = 0.03
+#: Between two looks at something: leaves the processors to what is tested.
+_PAUSE_SECONDS = 0.01
 
 
 @pytest.fixture(scope="session")
