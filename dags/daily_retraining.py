@@ -110,7 +110,10 @@ def plan_run() -> dict[str, Any]:
 
         params = context["params"]
         run_date = resolve_run_date(
-            params["run_date"], context.get("data_interval_end"), dag_run.run_after
+            params["run_date"],
+            context.get("data_interval_start"),
+            dag_run.run_after,
+            configuration().data.calendar,
         )
         plan = planning.plan_run(
             settings,

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
 from dotenv import dotenv_values
@@ -23,10 +25,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from pipelines.day_calendar import DayCalendar
 from pipelines.errors import ConfigError
 from pipelines.gates_config import GatesConfig
 from pipelines.lake import Lake
 from pipelines.models_config import ModelsConfig
+from pipelines.schedule import Schedule
 from pipelines.section import Section
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -200,6 +204,26 @@ class DataConfig(Section):
     min_rating: float = 0.5
     max_rating: float = 5.0
     positive_rating: float = 3.5
+    #: Where a day begins and ends at midnight, and so where files named by day are cut (IANA name).
+    time_zone: str = "UTC"
+    #: A day counts as complete so long after its end.
+    complete_after_hours: float = Field(0, ge=0, lt=24)
+    #: Late and corrected rows are taken in for so many days before the run date.
+    late_days: int = Field(7, ge=0)
+
+    @property
+    def calendar(self) -> DayCalendar:
+        """The days of the data."""
+        return DayCalendar(self.time_zone, timedelta(hours=self.complete_after_hours))
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError("no time zone of this name, such as Europe/Berlin or UTC") from error
+        return value
 
     @model_validator(mode="after")
     def _check_ratings(self) -> DataConfig:
@@ -254,16 +278,20 @@ class NotifierConfig(Section):
 
 
 class OperationsConfig(Section):
-    """How runs are watched."""
+    """When runs start, and how they are watched."""
 
+    #: When the daily run starts, by the clock of `data.time_zone`: a cron expression with one start
+    #: a day at most, or @daily, @weekly, @monthly; None: only when somebody starts it.
+    schedule: str | None = "0 3 * * *"
     #: A run that asks for approval waits so long for an answer.
     approval_hours: float = Field(12, gt=0)
     #: What happens to a version when nobody answers.
     approval_default: Literal["reject", "approve"] = "reject"
     #: An alert is sent when a run has not ended so long after it was queued.
     deadline_hours: float = Field(4, gt=0)
-    #: An alert is sent when what is live was built from data older than this.
-    max_live_age_days: int = Field(2, ge=0)
+    #: An alert is sent when what is live was built from data older than this; None: once a run
+    #: of the schedule has been missed.
+    max_live_age_days: int | None = Field(None, ge=0)
     #: So many tasks that train or compute features run at the same time, over all runs.
     heavy_tasks: int = Field(2, ge=1, le=32)
     #: Who is told of failures, refusals, missed deadlines and stale data; nobody without.
@@ -282,6 +310,31 @@ class PipelineConfig(Section):
     release: ReleaseConfig = ReleaseConfig()
     retention: RetentionConfig = RetentionConfig()
     operations: OperationsConfig = OperationsConfig()
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """When the daily run starts by itself; None: never."""
+        expression = self.operations.schedule
+        return None if expression is None else Schedule(expression, self.data.calendar)
+
+    @property
+    def max_live_age_days(self) -> int | None:
+        """How old the data of what is live may be, in days; None: as old as it gets.
+
+        The run of a day starts on the next one, and what it made live is replaced by the next run.
+        """
+        if self.operations.max_live_age_days is not None or self.schedule is None:
+            return self.operations.max_live_age_days
+        return self.schedule.longest_gap_days() + 1
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> PipelineConfig:
+        if self.schedule:
+            try:
+                self.schedule.require_whole_days()
+            except ValueError as error:
+                raise ValueError(f"operations.schedule: {error}") from error
+        return self
 
 
 def load_pipeline_config(path: Path) -> PipelineConfig:

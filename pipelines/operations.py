@@ -57,13 +57,13 @@ def online_check(settings: Settings, owner: str) -> list[UnitCheck]:
     Units that were never live are left out. A unit that fails does not keep the others from it.
     """
     config = load_pipeline_config(settings.config)
-    limit = config.operations.max_live_age_days
+    limit = config.max_live_age_days
     with release_context(settings, config.release, owner) as context:
         checks = [_check(context, unit, limit) for unit in UNITS]
     return [check for check in checks if check is not None]
 
 
-def _check(context: ReleaseContext, unit: Unit, max_age_days: int) -> UnitCheck | None:
+def _check(context: ReleaseContext, unit: Unit, max_age_days: int | None) -> UnitCheck | None:
     """Return what was found of a unit, or None if it was never live."""
     done: list[str] = []
     checks: list[str] = []
@@ -79,7 +79,7 @@ def _check(context: ReleaseContext, unit: Unit, max_age_days: int) -> UnitCheck 
             manifest = context.registry.sealed(unit, live)
             checks = [*verify_version(context, manifest), *canary_reads(context, manifest)]
             age = data_age_days(manifest)
-            if age > max_age_days:
+            if max_age_days is not None and age > max_age_days:
                 problems.append(
                     f"{unit} {live} is stale: its data end {age} days ago, at most {max_age_days} "
                     "are allowed (operations.max_live_age_days)"

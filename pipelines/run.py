@@ -7,11 +7,12 @@ old date never looks newer than what is live, also to a server that serves "the 
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.day_calendar import DayCalendar
 from pipelines.errors import ConfigError
 from pipelines.models_config import Unit
 
@@ -33,6 +34,8 @@ class RunPlan(BaseModel):
     run_id: str
     units: tuple[Unit, ...]
     activate: ActivateMode = "if_newest"
+    #: Whether the run date may still be going on: it is built from the part that has passed.
+    partial_day: bool = False
     #: Why somebody started the run, in their words.
     note: str = ""
     #: Only events of so many days up to the run date are read; None: all.
@@ -40,13 +43,16 @@ class RunPlan(BaseModel):
 
 
 def resolve_run_date(
-    run_date_param: str | None, data_interval_end: datetime | None, run_after: datetime
+    run_date_param: str | None,
+    data_interval_start: datetime | None,
+    run_after: datetime,
+    calendar: DayCalendar,
 ) -> date:
-    """Return the date that a run is for.
+    """Return the date that a run is for: the last day that is complete when it starts.
 
-    The explicit parameter wins; else the end of the data interval; else ``run_after``, which
-    always exists. ``logical_date`` and ``ds`` are not used: they are absent from runs that were
-    triggered without a date, and for a manual run they name another day than the interval's end.
+    The explicit parameter wins; else the day on which the data interval starts; else the last day
+    that is complete at ``run_after``, which always exists. ``logical_date`` and ``ds`` are not
+    used: they are absent from runs that were triggered without a date.
 
     Raises:
         ConfigError: the parameter is not a ``YYYY-MM-DD`` date.
@@ -58,17 +64,33 @@ def resolve_run_date(
             raise ConfigError(
                 f"run_date {run_date_param!r} is not a date: write it as YYYY-MM-DD"
             ) from error
-    return (data_interval_end or run_after).astimezone(UTC).date()
+    if data_interval_start:
+        return calendar.day_of(data_interval_start)
+    return calendar.last_complete(run_after)
 
 
-def require_past(run_date: date, today: date) -> None:
-    """Refuse a run date that has not come yet.
+def require_complete(
+    run_date: date, calendar: DayCalendar, now: datetime, *, partial_day: bool = False
+) -> None:
+    """Refuse a run date that is not complete; with `partial_day` only one that has not begun.
 
     Raises:
-        ConfigError: `run_date` is after `today`.
+        ConfigError: it is not complete, or has not begun.
     """
-    if run_date > today:
-        raise ConfigError(f"run_date {run_date} is in the future: today is {today} (UTC)")
+    if calendar.is_complete(run_date, now):
+        return
+    complete_at = f"{calendar.complete_at(run_date):%Y-%m-%d %H:%M} UTC"
+    if calendar.start_of(run_date) > now:
+        raise ConfigError(
+            f"run_date {run_date} is in the future: it is complete at {complete_at}; the last "
+            f"complete day is {calendar.last_complete(now)}"
+        )
+    if not partial_day:
+        raise ConfigError(
+            f"run_date {run_date} has not ended: it is complete at {complete_at}. The last "
+            f"complete day is {calendar.last_complete(now)}; the parameter partial_day builds from "
+            "the part of the day that has passed"
+        )
 
 
 def attempt_owner(run_id: str, clear_number: int) -> str:
@@ -86,11 +108,6 @@ def run_type_of(airflow_run_type: str) -> RunType:
             return airflow_run_type
         case _:
             return "manual"
-
-
-def end_of_day(run_date: date) -> datetime:
-    """Return the first instant (UTC) that a run for `run_date` must not see."""
-    return datetime.combine(run_date + timedelta(days=1), time.min, tzinfo=UTC)
 
 
 def make_version(run_date: date, attempt: int) -> int:

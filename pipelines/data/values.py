@@ -84,6 +84,12 @@ def as_epoch_seconds(column: Column, data_type: DataType, kind: TimestampFormat)
     return as_number(text) / (1000.0 if kind == "epoch_millis" else 1.0)
 
 
+def day_of(timestamp: Column, time_zone: str) -> Column:
+    """Return the day in `time_zone` on which a timestamp falls, as a date."""
+    # The session's own time zone is UTC, and from_utc_timestamp shifts the wall clock against it.
+    return sf.to_date(sf.from_utc_timestamp(timestamp, time_zone))
+
+
 def as_year(text: Column) -> Column:
     """Return a release year as an int, or null."""
     return sf.when(text.rlike(_INTEGER), text.try_cast("int"))

@@ -10,8 +10,8 @@ from pyspark.sql import Column, DataFrame, Window, WindowSpec
 from pyspark.sql import functions as sf
 
 from pipelines.config import EvaluationConfig
+from pipelines.day_calendar import DayCalendar
 from pipelines.features.schema import IS_HOLDOUT, IS_VALIDATION, ITEM_ID, RATING, TIMESTAMP, USER_ID
-from pipelines.run import end_of_day
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Holdout:
 
 
 def mark_holdout(
-    events: DataFrame, config: EvaluationConfig, run_date: date
+    events: DataFrame, config: EvaluationConfig, run_date: date, calendar: DayCalendar
 ) -> tuple[DataFrame, Holdout]:
     """Return the events with ``is_holdout``, and the rule that was used.
 
@@ -40,7 +40,7 @@ def mark_holdout(
     Args:
         events: user_id, item_id, rating, timestamp; distinct, all before the end of `run_date`.
     """
-    start = end_of_day(run_date) - timedelta(days=config.holdout_days)
+    start = calendar.end_of(run_date - timedelta(days=config.holdout_days))
     bounds = events.groupBy(USER_ID).agg(
         sf.min(TIMESTAMP).alias("first"), sf.max(TIMESTAMP).alias("last")
     )
@@ -51,15 +51,17 @@ def mark_holdout(
     return _last_fraction(events, fraction), Holdout("last_fraction", fraction=fraction)
 
 
-def mark_validation(events: DataFrame, holdout: Holdout, run_date: date) -> DataFrame:
+def mark_validation(
+    events: DataFrame, holdout: Holdout, run_date: date, calendar: DayCalendar
+) -> DataFrame:
     """Return the events with ``is_validation``: the last part of those that are not holdout.
 
     It is cut by the same rule: the `holdout.days` before the holdout begins, or each user's last
     `holdout.fraction` of what is left. Null where ``is_holdout`` is.
     """
     if holdout.days is not None:
-        end = end_of_day(run_date) - timedelta(days=holdout.days)
-        is_last = sf.col(TIMESTAMP) >= _instant(end - timedelta(days=holdout.days))
+        start = calendar.end_of(run_date - timedelta(days=2 * holdout.days))
+        is_last = sf.col(TIMESTAMP) >= _instant(start)
         return events.withColumn(IS_VALIDATION, ~sf.col(IS_HOLDOUT) & is_last)
     if holdout.fraction is None:
         raise ValueError("the holdout has neither days nor a fraction")

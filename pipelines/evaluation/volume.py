@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as sf
 
+from pipelines.data.values import day_of
+from pipelines.day_calendar import DayCalendar
 from pipelines.errors import DataError
 from pipelines.evaluation.data_gates import Volume
 from pipelines.features.schema import TIMESTAMP
-from pipelines.run import end_of_day
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _SECONDS_PER_DAY = 86_400
 
 
-def measure_volume(events: DataFrame, run_date: date, days: int) -> Volume:
+def measure_volume(events: DataFrame, run_date: date, days: int, calendar: DayCalendar) -> Volume:
     """Count the events of `run_date` and of the last `days` days before it that have any.
 
     `events` has ``timestamp``, and none after the end of `run_date`.
@@ -29,9 +30,9 @@ def measure_volume(events: DataFrame, run_date: date, days: int) -> Volume:
     newest = events.agg(sf.unix_seconds(sf.max(TIMESTAMP))).first()
     if newest is None or newest[0] is None:
         raise DataError(f"no event on {run_date} or before it")
-    day = sf.to_date(TIMESTAMP)
+    day = day_of(sf.col(TIMESTAMP), calendar.time_zone)
     by_day = events.groupBy(day.alias("day")).count().orderBy(sf.desc("day")).limit(days + 1)
     rows = {row[0]: int(row[1]) for row in by_day.collect()}
     earlier = sorted((d for d in rows if d < run_date), reverse=True)[:days]
-    age = (end_of_day(run_date).timestamp() - newest[0]) / _SECONDS_PER_DAY
+    age = (calendar.end_of(run_date).timestamp() - newest[0]) / _SECONDS_PER_DAY
     return Volume(rows.get(run_date, 0), [rows[d] for d in earlier], age)

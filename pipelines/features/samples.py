@@ -11,6 +11,7 @@ from pipelines.config import PipelineConfig
 from pipelines.data.contract import DAY, DataSummary, event_schema, item_schema
 from pipelines.data.days import UnfinishedDays, lake_id, read_days
 from pipelines.data.files import SparkFiles
+from pipelines.data.values import day_of
 from pipelines.errors import DataError, UnfinishedDataError
 from pipelines.evaluation.holdout import Holdout, mark_holdout, mark_validation
 from pipelines.features.history import (
@@ -36,7 +37,6 @@ from pipelines.features.schema import (
 )
 from pipelines.lake import Lake, RunPaths
 from pipelines.progress import progress
-from pipelines.run import end_of_day
 
 _EVENT = (USER_ID, ITEM_ID, RATING, TIMESTAMP)
 #: What a moment is for; each kind is written apart.
@@ -81,7 +81,7 @@ def build_features(
     _require_whole_days(files, lake, run_date)
     work = f"{paths.root}/_work"
     by_item, by_user = f"{work}/by_item", f"{work}/by_user"
-    end_micros = int(end_of_day(run_date).timestamp()) * 1_000_000
+    end_micros = int(config.data.calendar.end_of(run_date).timestamp()) * 1_000_000
     with progress("features", total=4, unit="steps") as advance:
         files.delete(work)
         first_day = run_date - timedelta(days=training_days - 1) if training_days else None
@@ -145,8 +145,9 @@ def _write_inputs(
         if events.isEmpty():
             since = f"from {first_day} to" if first_day else "up to"
             raise DataError(f"{lake.ratings}: no event {since} the end of {run_date}")
-        marked, holdout = mark_holdout(events, config.evaluation, run_date)
-        marked = mark_validation(marked, holdout, run_date)
+        calendar = config.data.calendar
+        marked, holdout = mark_holdout(events, config.evaluation, run_date, calendar)
+        marked = mark_validation(marked, holdout, run_date, calendar)
         marked.sortWithinPartitions(*_in_order()).write.mode("overwrite").parquet(paths.events)
     finally:
         events.unpersist()
@@ -178,8 +179,8 @@ def _summarize(
             sf.count("*").alias("rows"),
             sf.count_distinct(USER_ID).alias("users"),
             sf.count_distinct(ITEM_ID).alias("items"),
-            sf.to_date(sf.min(TIMESTAMP)).alias("first_day"),
-            sf.to_date(sf.max(TIMESTAMP)).alias("last_day"),
+            day_of(sf.min(TIMESTAMP), config.data.time_zone).alias("first_day"),
+            day_of(sf.max(TIMESTAMP), config.data.time_zone).alias("last_day"),
             sf.sum(_label(config)).cast("bigint").alias("positives"),
             sf.count_if(is_holdout).alias("holdout_rows"),
             sf.count_distinct(sf.when(is_holdout, sf.col(USER_ID))).alias("holdout_users"),

@@ -72,7 +72,10 @@ def judge_data(spark: SparkSession, inputs: BuildInputs) -> list[GateResult]:
     from pipelines.evaluation.volume import measure_volume
 
     config, paths = inputs.config.gates.data, inputs.paths
-    volume = measure_volume(spark.read.parquet(paths.events), inputs.run_date, config.volume_days)
+    calendar = inputs.config.data.calendar
+    volume = measure_volume(
+        spark.read.parquet(paths.events), inputs.run_date, config.volume_days, calendar
+    )
     gates = data_gates(IngestSummary.load(paths.ingest_summary), volume, config)
     Path(paths.data_gates).write_bytes(_RESULTS.dump_json(gates, indent=2))
     _log(gates, "data")

@@ -9,7 +9,7 @@ from pathlib import Path
 from pipelines.config import Settings, load_pipeline_config
 from pipelines.errors import ConfigError
 from pipelines.release.context import release_context
-from pipelines.run import ActivateMode, RunPlan, RunType, attempt_owner, require_past
+from pipelines.run import ActivateMode, RunPlan, RunType, attempt_owner, require_complete
 from pipelines.steps.run_folder import remove_old_runs
 
 
@@ -22,6 +22,7 @@ def plan_run(
     *,
     units: Collection[str] | None = None,
     training_days: int | None = None,
+    partial_day: bool = False,
     note: str = "",
     clear_number: int = 0,
 ) -> RunPlan:
@@ -31,10 +32,10 @@ def plan_run(
     run was started over: each time it gets a version of its own.
 
     Raises:
-        ConfigError: the run date is in the future, or a unit is not enabled.
+        ConfigError: the run date has not ended, or a unit is not enabled.
     """
-    require_past(run_date, datetime.now(UTC).date())
     config = load_pipeline_config(settings.config)
+    require_complete(run_date, config.data.calendar, datetime.now(UTC), partial_day=partial_day)
     enabled = config.models.enabled_units()
     if unknown := sorted(set(units or ()) - set(enabled)):
         raise ConfigError(
@@ -54,6 +55,7 @@ def plan_run(
         units=tuple(unit for unit in enabled if not units or unit in units),
         activate=activate,
         training_days=training_days,
+        partial_day=partial_day,
         note=note,
     )
     remove_old_runs(Path(settings.lake.runs), keep=plan.version)

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from pipelines.config import EvaluationConfig
+from pipelines.day_calendar import DayCalendar
 from pipelines.evaluation.holdout import Holdout, mark_holdout, mark_validation
 
 RUN_DATE = date(2024, 3, 10)
@@ -26,7 +27,7 @@ def marks(
     spark: SparkSession, events: list[Event], **config: Any
 ) -> tuple[dict[Event, bool | None], Holdout]:
     marked, holdout = mark_holdout(
-        frame(spark, events), EvaluationConfig.model_validate(config), RUN_DATE
+        frame(spark, events), EvaluationConfig.model_validate(config), RUN_DATE, DayCalendar()
     )
     rows = marked.select("user_id", "item_id", "rating", "t", "is_holdout").collect()
     assert len(rows) == len(events)
@@ -69,16 +70,18 @@ def test_events_of_the_same_moment_are_told_apart_the_same_way_always(
     events: list[Event] = [(1, i % 3, float(i), START) for i in range(6)]
     shuffled = frame(spark, events[::-1] if partitions == 3 else events).repartition(partitions)
     config = EvaluationConfig(min_holdout_users=9, holdout_fraction=0.5)
-    marked, _ = mark_holdout(shuffled, config, RUN_DATE)
+    marked, _ = mark_holdout(shuffled, config, RUN_DATE, DayCalendar())
     held = marked.where("is_holdout").select("item_id", "rating").collect()
     assert {tuple(row) for row in held} == {(2, 5.0), (2, 2.0), (1, 4.0)}
 
 
 def validation(spark: SparkSession, events: list[Event], **config: Any) -> set[Event]:
     marked, holdout = mark_holdout(
-        frame(spark, events), EvaluationConfig.model_validate(config), RUN_DATE
+        frame(spark, events), EvaluationConfig.model_validate(config), RUN_DATE, DayCalendar()
     )
-    rows = mark_validation(marked, holdout, RUN_DATE).where("is_validation").collect()
+    rows = (
+        mark_validation(marked, holdout, RUN_DATE, DayCalendar()).where("is_validation").collect()
+    )
     assert not any(row["is_holdout"] for row in rows)
     return {(row["user_id"], row["item_id"], row["rating"], row["t"]) for row in rows}
 

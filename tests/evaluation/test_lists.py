@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from pipelines.day_calendar import DayCalendar
 from pipelines.errors import DataError
 from pipelines.evaluation.data_gates import Volume
 from pipelines.evaluation.lists import mean_overlap, measure_lists
@@ -73,10 +74,10 @@ def test_volume_counts_the_last_days_that_have_events(spark: SparkSession) -> No
     ages = [0.25, 0.5, 0.75, 1.5, 3.5, 3.6, 40.5, 400.5]
     rows = [(end - timedelta(days=age),) for age in ages]
     events = spark.createDataFrame(rows, "timestamp timestamp")
-    assert measure_volume(events, DAY, 28) == Volume(3, [1, 2, 1, 1], 0.25)
-    assert measure_volume(events, DAY, 2) == Volume(3, [1, 2], 0.25)
+    assert measure_volume(events, DAY, 28, DayCalendar()) == Volume(3, [1, 2, 1, 1], 0.25)
+    assert measure_volume(events, DAY, 2, DayCalendar()) == Volume(3, [1, 2], 0.25)
     # Nothing on the run date: the newest event is two days old.
-    late = measure_volume(events.where("timestamp < timestamp'2026-02-28'"), DAY, 2)
+    late = measure_volume(events.where("timestamp < timestamp'2026-02-28'", DayCalendar()), DAY, 2)
     assert late == Volume(0, [2, 1], 3.5)
     with pytest.raises(DataError, match="no event on 2026-03-01"):
-        measure_volume(events.limit(0), DAY, 2)
+        measure_volume(events.limit(0, DayCalendar()), DAY, 2)
