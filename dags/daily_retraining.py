@@ -1,13 +1,13 @@
-"""Trains, publishes and releases every unit, once a day."""
+"""Trains, publishes and releases every unit, by default once a day."""
 
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+import pendulum
 from airflow.sdk import (
-    CronDataIntervalTimetable,
     Param,
     TriggerRule,
     dag,
@@ -32,6 +32,7 @@ from ferry_tasks import (
     skip_unless_planned,
 )
 
+from pipelines.airflow.timetable import DataDayTimetable
 from pipelines.errors import ReleaseError
 from pipelines.models_config import RANKERS, Unit
 
@@ -79,8 +80,11 @@ ends red in `finish`, which names the failed ones and what is live instead.
 
 **Parameters**
 
-* `run_date`: the run sees events before the end of this day. Empty: the end of the run's data
-  interval, or the day on which it was started.
+* `run_date`: the run sees events before the end of this day. Empty: the day of the run's data
+  interval; for a run that was started by hand, the last complete day. A day that is not complete
+  is refused.
+* `partial_day`: build also a run date that has not ended, from the part of it that has passed. The
+  day is marked incomplete, and the next run reads it again.
 * `units`: what to build.
 * `activate`: `if_newest` leaves alone what is live when the run date is older, as in a backfill;
   `always` lets also an older date go live; `never` builds, judges and records only.
@@ -97,6 +101,7 @@ same time: they take turns where they read and write the lake.
 _CONFIG = configuration()
 _UNITS = _CONFIG.models.enabled_units()
 _OPERATIONS = _CONFIG.operations
+_CALENDAR = _CONFIG.data.calendar
 
 
 @task(task_id=PLAN_TASK, execution_timeout=timedelta(minutes=5))
@@ -113,7 +118,7 @@ def plan_run() -> dict[str, Any]:
             params["run_date"],
             context.get("data_interval_start"),
             dag_run.run_after,
-            configuration().data.calendar,
+            _CALENDAR,
         )
         plan = planning.plan_run(
             settings,
@@ -123,6 +128,7 @@ def plan_run() -> dict[str, Any]:
             params["activate"],
             units=params["units"],
             training_days=params["training_days"],
+            partial_day=params["partial_day"],
             note=params["note"] or "",
             clear_number=dag_run.clear_number or 0,
         )
@@ -216,9 +222,10 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
 @dag(
     dag_id="daily_retraining",
     doc_md=DOC,
-    schedule=CronDataIntervalTimetable("0 3 * * *", timezone="UTC"),
+    # Also without a schedule, for backfills.
+    schedule=DataDayTimetable(_OPERATIONS.schedule, _CALENDAR),
     # The first day that a backfill may go back to, not one from which runs are made up for.
-    start_date=datetime(1995, 1, 1),
+    start_date=pendulum.datetime(1995, 1, 1, tz=_CALENDAR.time_zone),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=12 + _OPERATIONS.approval_hours),
@@ -245,7 +252,14 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
             None,
             type=["null", "string"],
             format="date",
-            description="The run sees events before the end of this day. Empty: the natural date.",
+            description="The run sees events before the end of this day. Empty: the last complete "
+            "day.",
+        ),
+        "partial_day": Param(
+            False,
+            type="boolean",
+            description="Build also a run date that has not ended, from the part of it that has "
+            "passed; the day is marked incomplete and read again later.",
         ),
         "units": Param(
             list(_UNITS),

@@ -1,4 +1,5 @@
-"""Ferry's part of the Airflow UI: the pages Releases and Try it, and the report of a run.
+"""Ferry's part of Airflow: the timetable of the daily run, and in the UI the pages Releases and Try
+it and the report of a run.
 
 Every process of Airflow loads this file, tasks included, so it imports next to nothing; the pages
 themselves (`ferry_ui`) are made in the API server when the first one is asked for.
@@ -11,6 +12,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
+
+from pipelines.airflow.timetable import DataDayTimetable
 
 _App = Callable[..., Awaitable[None]]
 _URL_PREFIX = "/ferry"
@@ -43,6 +46,8 @@ class FerryPlugin(AirflowPlugin):
     """What Airflow's plugin manager looks for."""
 
     name = "ferry"
+    # Airflow takes no other timetables out of its database than those that are named here.
+    timetables = [DataDayTimetable]  # noqa: RUF012
     fastapi_apps = [{"app": FerryPages(), "url_prefix": _URL_PREFIX, "name": "Ferry"}]  # noqa: RUF012
     # Without a slash in front: below whatever path Airflow itself is served under.
     external_views = [  # noqa: RUF012

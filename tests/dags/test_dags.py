@@ -103,7 +103,7 @@ def test_daily_retraining_policies(daily: dict[str, Any]) -> None:
     assert daily["max_active_runs"] == 1
     assert daily["catchup"] is False
     # A plain cron string would make a timetable whose intervals have no length.
-    assert daily["timetable"] == "CronDataIntervalTimetable"
+    assert daily["timetable"] == "DataDayTimetable"
     assert set(daily["retries"].values()) == {2}
     # Only the end looks past failures: no unit goes on after its own failed step. What was skipped
     # before it, an activation looks at, to say why itself.
@@ -142,6 +142,7 @@ def test_the_form_names_units_and_bounds(daily: dict[str, Any]) -> None:
     assert params["training_days"]["minimum"] == 1
     assert params["note"]["maxLength"] == 500
     assert defaults["approval"] is False
+    assert defaults["partial_day"] is False
 
 
 def test_an_approval_ends_by_itself(daily: dict[str, Any]) -> None:

@@ -25,7 +25,9 @@ print(json.dumps({
     "views": {view["name"]: view["destination"] for view in views},
     "errors": manager._get_plugins()[1],
     "seconds": seconds,
+    "timetables": list(manager.get_timetables_plugins()),
     "imported": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
+    "library": sorted(name for name in sys.modules if name.startswith("pipelines.")),
 }))
 """
 _SETTINGS = """
@@ -84,9 +86,12 @@ def test_loading_the_plugin_imports_next_to_nothing(tmp_path: Path) -> None:
     assert loaded["errors"] == {}
     assert loaded["apps"] == ["/ferry"]
     assert loaded["views"] == {"Releases": "nav", "Try it": "nav", "Report": "dag_run"}
-    heavy = {"boto3", "fastapi", "ferry_ui", "grpc", "numpy", "pandas", "pipelines", "pyspark"}
+    heavy = {"boto3", "fastapi", "ferry_ui", "grpc", "numpy", "pandas", "pyspark", "yaml"}
     assert not heavy & set(loaded["imported"]), loaded["imported"]
     assert "ferry_plugin" in loaded["imported"]
+    assert loaded["timetables"] == ["pipelines.airflow.timetable.DataDayTimetable"]
+    rules = ["airflow", "airflow.run_days", "airflow.timetable", "day_calendar", "schedule"]
+    assert loaded["library"] == [f"pipelines.{module}" for module in rules]
 
 
 def test_the_settings_are_those_of_the_connections(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What Airflow needs of the library beyond calling it: the only package that imports airflow."""
