@@ -1,1 +1,4 @@
-"""Ferry's library: from ratings to released recommendation models. It never imports airflow."""
+"""Ferry's library: from ratings to released recommendation models.
+
+Nothing in it imports airflow but its package of that name.
+"""
