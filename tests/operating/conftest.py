@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from tests.operating.operated import (
     BACKFILLED,
     DAG,
     EMPTY_DAY,
+    LAST,
     TODAY,
     TRAINING_DAYS,
     Approved,
@@ -70,6 +71,8 @@ def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterato
     """A Ferry with data up to today, and nothing live."""
     folder = tmp_path_factory.mktemp("operated")
     operations = {
+        # Whatever the time is, the last start was after the last complete day.
+        "schedule": "@daily",
         # Every run misses it.
         "deadline_hours": 5 / 3600,
         "approval_hours": 0.5,
@@ -108,7 +111,7 @@ def ferry(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterato
 def approved(ferry: Installation) -> Approved:
     """The first run: by the form, with every field of it."""
     form = {
-        "run_date": TODAY.isoformat(),
+        "run_date": LAST.isoformat(),
         "units": ["recs"],
         "approval": True,
         "training_days": TRAINING_DAYS,
@@ -127,9 +130,8 @@ def backfilled(ferry: Installation, approved: Approved) -> Backfill:
     first, last = BACKFILLED[0], BACKFILLED[-1]
     body = {
         "dag_id": DAG,
-        # The interval that ends on a day began on the day before.
-        "from_date": f"{first - timedelta(days=1)}T00:00:00Z",
-        "to_date": f"{last - timedelta(days=1)}T12:00:00Z",
+        "from_date": f"{first}T00:00:00Z",
+        "to_date": f"{last}T00:00:00Z",
         "max_active_runs": 2,
         "reprocess_behavior": "none",
         "dag_run_conf": {},
@@ -155,7 +157,7 @@ def backfilled(ferry: Installation, approved: Approved) -> Backfill:
         )
         found = runs(dags)
     assert done <= {line["version"] for line in versions(ferry)}
-    by_date = {date.fromisoformat(run["data_interval_end"][:10]): run for run in found}
+    by_date = {date.fromisoformat(run["data_interval_start"][:10]): run for run in found}
     return Backfill(by_date, before, live_version(ferry))
 
 

@@ -15,11 +15,14 @@ from local.home import HOST
 from tests.installation import DagRun, Dags, Installation
 
 DAG = "daily_retraining"
+#: There are events on this one, too, and it has not ended.
 TODAY = datetime.now(UTC).date()
+#: The last complete day.
+LAST = TODAY - timedelta(days=1)
 #: There are no events on this one.
-EMPTY_DAY = TODAY - timedelta(days=4)
+EMPTY_DAY = LAST - timedelta(days=4)
 #: A backfill is of these.
-BACKFILLED = [TODAY - timedelta(days=days) for days in (6, 5, 4, 3, 2)]
+BACKFILLED = [LAST - timedelta(days=days) for days in (6, 5, 4, 3, 2)]
 #: With days of the same window, a later run's lists are as good: its gates let it pass.
 TRAINING_DAYS = 20
 _SECONDS = 1500.0

@@ -20,7 +20,7 @@ from playwright.sync_api import FrameLocator, Page, expect, sync_playwright
 from local.home import load_home
 from local.stack import Stack
 from tests.installation import RUN_SECONDS, Dags, Installation
-from tests.operating.operated import DAG, TODAY, TRAINING_DAYS, Approved, live_version
+from tests.operating.operated import DAG, LAST, TRAINING_DAYS, Approved, live_version
 
 PATHS = ("releases", "try?user=10", "reports/202603040001", "runs/report?run_id=x", "reports/x")
 
@@ -114,7 +114,7 @@ def form_run(browser: Browser, dags: Dags, ferry: Installation) -> FormRun:
     browser.open("/dags/daily_retraining")
     page.get_by_test_id("trigger-dag-button").click()
     form = page.get_by_role("dialog")
-    form.locator("#element_run_date").fill(TODAY.isoformat())
+    form.locator("#element_run_date").fill(LAST.isoformat())
     form.locator("input[name=element_training_days]").fill(str(TRAINING_DAYS))
     form.get_by_role("combobox").last.click()
     page.get_by_role("option", name="always").click()

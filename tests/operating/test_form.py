@@ -11,6 +11,7 @@ from pipelines.errors import ServiceError
 from tests.installation import RUN_SECONDS, Installation
 from tests.operating.operated import (
     DAG,
+    LAST,
     TODAY,
     TRAINING_DAYS,
     Approved,
@@ -30,7 +31,7 @@ def test_a_run_by_the_form_goes_live_once_it_is_approved(
     shown = ferry.ferry("release", "show", "recs", str(approved.version))
     assert shown["moves"][0]["version"] == approved.version
     training = shown["data"]["training"]
-    assert date.fromisoformat(training["first_day"]) == TODAY - timedelta(days=TRAINING_DAYS - 1)
+    assert date.fromisoformat(training["first_day"]) == LAST - timedelta(days=TRAINING_DAYS - 1)
 
 
 @pytest.mark.usefixtures("approved")
@@ -46,7 +47,7 @@ def test_a_version_that_somebody_rejects_does_not_go_live(
 ) -> None:
     before = live_version(ferry)
     with ferry.airflow() as dags:
-        form = {"run_date": TODAY.isoformat(), "training_days": TRAINING_DAYS, "approval": True}
+        form = {"run_date": LAST.isoformat(), "training_days": TRAINING_DAYS, "approval": True}
         run_id = dags.trigger(DAG, form)
         answer(dags, run_id, "Reject")
         run = dags.wait(DAG, run_id)
@@ -70,6 +71,7 @@ def test_a_version_that_somebody_rejects_does_not_go_live(
         ({"note": "x" * 501}, "note"),
         ({"activate": "yes"}, "activate"),
         ({"approval": "maybe"}, "approval"),
+        ({"partial_day": "half"}, "partial_day"),
     ],
 )
 def test_the_form_refuses(ferry: Installation, bad: dict[str, Any], named: str) -> None:
@@ -82,11 +84,16 @@ def test_the_form_refuses(ferry: Installation, bad: dict[str, Any], named: str) 
 @pytest.mark.parametrize(
     ("conf", "reason"),
     [
-        ({"run_date": f"{TODAY + timedelta(days=2)}"}, "is in the future: today is"),
+        ({"run_date": f"{TODAY + timedelta(days=2)}", "partial_day": True}, "is in the future: it"),
+        (
+            {"run_date": f"{TODAY}"},
+            f"run_date {TODAY} has not ended: it is complete at "
+            f"{TODAY + timedelta(days=1)} 00:00 UTC. The last complete day is {LAST}",
+        ),
         ({"run_date": "1980-01-01"}, "no accepted event on 1980-01-01"),
     ],
 )
-def test_a_date_without_data_fails_in_one_line(
+def test_a_date_that_cannot_be_built_fails_in_one_line(
     ferry: Installation, conf: dict[str, Any], reason: str, webhook: Webhook
 ) -> None:
     with ferry.airflow() as dags:
@@ -95,3 +102,17 @@ def test_a_date_without_data_fails_in_one_line(
     (failed,) = [name for name in ("plan", "ingest") if run.tasks[name] == "failed"]
     assert reason in run.logs[failed]
     webhook.wait_for(f"{DAG}: finish failed", run.run_id.split("+")[0].replace(":", "%3A"))
+
+
+@pytest.mark.usefixtures("approved")
+def test_a_day_that_has_not_ended_is_built_if_somebody_asks_for_the_part_of_it(
+    ferry: Installation,
+) -> None:
+    form = {"run_date": TODAY.isoformat(), "partial_day": True, "activate": "never"}
+    with ferry.airflow() as dags:
+        run_id = dags.trigger(DAG, form)
+        run = dags.wait(DAG, run_id)
+        version = dags.version(DAG, run_id)
+    assert run.state == "success", run
+    shown = ferry.ferry("release", "show", "recs", str(version))
+    assert shown["data"]["training"]["last_day"] == TODAY.isoformat()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.installation import RUN_SECONDS, DagRun, Installation
-from tests.operating.operated import DAG, TODAY, Approved, versions, wait_for
+from tests.operating.operated import DAG, LAST, Approved, versions, wait_for
 
 pytestmark = pytest.mark.timeout(3 * RUN_SECONDS)
 
@@ -45,14 +45,17 @@ def scheduled(ferry: Installation, approved: Approved) -> Scheduled:
         (run,) = wait_for(runs, "nothing was scheduled", seconds=120)
         ended = dags.wait(DAG, run["dag_run_id"])
         version = dags.version(DAG, ended.run_id)
-        day = date.fromisoformat(run["data_interval_end"][:10])
+        day = date.fromisoformat(run["data_interval_start"][:10])
         return Scheduled(
             ended, version, day, wait_for(told, "the release started nothing", seconds=120)
         )
 
 
-def test_the_schedule_starts_a_run_by_itself(ferry: Installation, scheduled: Scheduled) -> None:
+def test_the_schedule_starts_a_run_for_the_last_complete_day(
+    ferry: Installation, scheduled: Scheduled
+) -> None:
     assert scheduled.run.state == "success", scheduled.run
+    assert scheduled.run_date == LAST
     assert str(scheduled.version).startswith(f"{scheduled.run_date:%Y%m%d}")
     built = {line["version"]: line["run_type"] for line in versions(ferry)}
     assert built[scheduled.version] == "scheduled"
@@ -62,5 +65,5 @@ def test_a_release_starts_a_dag_that_is_scheduled_on_it(
     approved: Approved, scheduled: Scheduled
 ) -> None:
     (extra,) = [extra for extra in scheduled.told if extra["version"] == approved.version]
-    assert extra["run_date"] == TODAY.isoformat()
+    assert extra["run_date"] == LAST.isoformat()
     assert extra["metrics"]["ndcg_at_10"] > 0
