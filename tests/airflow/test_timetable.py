@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +15,17 @@ import pytest
 from pipelines.config import PROJECT_ROOT
 
 
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def said(program: str, home: Path) -> dict[str, Any]:
+    """Return what a program says that runs beside an Airflow with Ferry's plugin."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "FERRY"))}
     result = subprocess.run(
-        [sys.executable, "-m", "tests.airflow.timetable_answers"],
+        [sys.executable, "-m", f"tests.airflow.{program}"],
         env={
             **keep,
-            "AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")),
+            "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
+            "AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL": "0",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         },
         cwd=PROJECT_ROOT,
@@ -35,6 +37,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert result.returncode == 0, result.stderr
     told: dict[str, Any] = json.loads(result.stdout.strip().splitlines()[-1])
     return told
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return said("timetable_answers", tmp_path_factory.mktemp("airflow"))
 
 
 def test_it_comes_back_from_the_database(answers: dict[str, Any]) -> None:
@@ -106,6 +113,20 @@ def test_a_schedule_that_is_none_of_days_is_refused(answers: dict[str, Any]) -> 
     assert "starts several runs a day" in hourly
     assert "is no cron expression" in nightly
     assert weekly == ""
+
+
+def test_runs_of_the_timetable_before_stand_in_the_way_of_none(tmp_path: Path) -> None:
+    told = said("upgraded", tmp_path)
+    last = datetime.fromisoformat(told["last"])
+    day = last.replace(hour=0)
+    assert told["old"] == _iso(*(last - timedelta(days=n) for n in (4, 3, 2, 0)))
+    # The run that it had this night counts for the day on which its interval began.
+    tomorrow = day + timedelta(days=1)
+    assert told["upcoming"] == _iso(tomorrow, tomorrow + timedelta(days=1, hours=3))
+    # Airflow leaves out in silence what has the name of an older run.
+    assert told["backfilled"] == _iso(*(day - timedelta(days=n) for n in (5, 4, 3, 2, 1, 0)))
+    assert told["by_hand"] == [None, None]
+    assert told["backfilled_by_hand"] == _iso(*(day - timedelta(days=n) for n in (7, 6)))
 
 
 def _iso(*moments: datetime) -> list[str]:
