@@ -39,7 +39,8 @@ from pipelines.models_config import RANKERS, Unit
 DOC = """
 ### Daily retraining
 
-Builds every unit from all events before the end of the **run date** and puts it live:
+Builds every unit from all events before the end of the **run date**, by default the last complete
+day, and puts it live:
 
 `plan` → `ingest` → `features` → for each unit `build` → `stage` → `approve` → `activate`, then
 `report` → `finish`. The report is a page of its own, linked from the run.
@@ -93,9 +94,9 @@ ends red in `finish`, which names the failed ones and what is live instead.
 * `training_days`: read only so many days before the end of the run date.
 * `note`: why; it stands in the report.
 
-**A backfill** (`airflow backfill create`, or the UI) builds, judges and records each day from what
-was known on that day. Nothing live changes, unless it is the newest. Several days may run at the
-same time: they take turns where they read and write the lake.
+**A backfill** (`airflow backfill create`, or the UI) builds, judges and records every day from the
+first to the last, each from what was known on it. Nothing live changes, unless it is the newest.
+Several days may run at the same time: they take turns where they read and write the lake.
 """
 
 _CONFIG = configuration()

@@ -20,8 +20,8 @@ Every hour, for every unit that was ever released:
 3. looks at the age of the data that what is live was built from.
 
 Red, and told to those whom `operations.notify` names: something could not be repaired, an answer
-differs, or the data are older than `operations.max_live_age_days`. What was repaired is told too:
-somebody should know that it was lost.
+differs, or the data are older than `operations.max_live_age_days` allows. What was repaired is told
+too: somebody should know that it was lost.
 """
 
 
