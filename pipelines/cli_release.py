@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -52,15 +53,19 @@ def open_context() -> Iterator[ReleaseContext]:
 
 @app.command()
 def status(as_json: JsonFlag = False) -> None:
-    """What is live: since when, data age, size in Redis, replicas, gates, metrics."""
+    """What is live: since when, data age and lake, size in Redis, replicas, gates, metrics."""
     from pipelines.cli_release_view import show_status
+    from pipelines.release.origin import read_current_lake
     from pipelines.release.status import unit_status
 
-    enabled = load_pipeline_config(load_settings().config).models.enabled_units()
+    settings = load_settings()
+    config = load_pipeline_config(settings.config)
+    enabled, today = config.models.enabled_units(), config.data.calendar.day_of(datetime.now(UTC))
+    lake = read_current_lake(settings.lake)
     with open_context() as context:
-        known = [unit_status(context, unit) for unit in UNITS]
+        known = [unit_status(context, unit, lake, today) for unit in UNITS]
     # A model that was never asked for is no news.
-    units = [status for status in known if status.live or status.unit in enabled]
+    units = [unit for unit in known if unit.live or unit.retired or unit.unit in enabled]
     if as_json:
         print_json([unit.model_dump(mode="json") for unit in units])
         return
@@ -85,19 +90,23 @@ def list_versions(unit: UnitArgument, as_json: JsonFlag = False) -> None:
 @release_app.command("show")
 def show(
     unit: UnitArgument,
-    version: Annotated[int | None, typer.Argument(help="The live one without.")] = None,
+    version: Annotated[
+        int | None, typer.Argument(help="Without, the live one or what was retired.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """All about one version: data, gates, metrics, files, and when it was live."""
     from pipelines.cli_release_view import show_version
+    from pipelines.release.state import retirement_behind, standing_state
     from pipelines.release.status import version_details
 
     with open_context() as context:
         if version is None:
-            pointer = context.online.pointers.get(unit)
-            if pointer is None:
+            standing = standing_state(context, unit)
+            last = retirement_behind(context, standing) or standing
+            if last is None or last.version is None:
                 raise ReleaseError(f"nothing of {unit} is live: name a version")
-            version = pointer.version
+            version = last.version
         manifest = context.registry.sealed(unit, version)
         details = version_details(context, manifest)
     if as_json:
@@ -124,6 +133,24 @@ def rollback(
         print_json(done.model_dump(mode="json"))
     else:
         show_rollback(done)
+
+
+@app.command()
+def retire(
+    unit: UnitArgument,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Take a unit offline, until a rollback or a newer version makes it live again."""
+    from pipelines.cli_release_view import show_retirement
+    from pipelines.release.retire import retire as retire_unit
+
+    with open_context() as context:
+        done = retire_unit(context, unit, reason)
+    if as_json:
+        print_json(done.model_dump(mode="json"))
+    else:
+        show_retirement(done)
 
 
 @app.command()

@@ -11,13 +11,20 @@ from rich.filesize import decimal
 from pipelines.cli_output import aligned, say, say_wrapped
 from pipelines.evaluation.gates import GateResult
 from pipelines.models.base import Metric
+from pipelines.release.desired import Retirement
 from pipelines.release.manifest import Manifest
 from pipelines.release.retention import Removal
 from pipelines.release.rollback import Rollback
 from pipelines.release.status import UnitStatus, VersionLine
 from pipelines.wording import age, counted, verdict_counts
 
-_STATE_STYLES = {"live": "green", "refused": "red", "rolled back": "red", "unsealed": "dim"}
+_STATE_STYLES = {
+    "live": "green",
+    "refused": "red",
+    "rolled back": "red",
+    "retired": "red",
+    "unsealed": "dim",
+}
 _VERDICT_STYLES = {"refused": "red", "not_compared": "yellow", "passed": "green"}
 
 
@@ -28,6 +35,10 @@ def show_status(status: UnitStatus) -> None:
         say(f"{status.unit}: nothing is live", "bold")
     else:
         say(f"{status.unit} {live.version}, live since {_second(live.since)}", "bold")
+    if status.retired:
+        _field("retired", f"{status.retired.version} was {status.retired.text}", "yellow")
+    if status.lake_note:
+        _field("lake", status.lake_note, "yellow")
     if live and live.previous:
         _field("before", str(live.previous))
     if status.data_date and status.data_age_days is not None:
@@ -120,9 +131,16 @@ def _show_gates(verdict: str, gates: Sequence[GateResult], style: str) -> None:
 def show_rollback(done: Rollback) -> None:
     """Print what a rollback did."""
     again = ", staged again from object storage" if done.staged_again else ""
-    say(f"{done.unit} {done.version} is live instead of {done.replaced}{again}")
+    instead = f" instead of {done.replaced}" if done.replaced else ", nothing was before"
+    say(f"{done.unit} {done.version} is live{instead}{again}")
     for problem in done.problems:
         _field("not yet", problem, "red")
+
+
+def show_retirement(done: Retirement) -> None:
+    """Print what a retirement did."""
+    say(f"nothing of {done.unit} is live instead of {done.version}")
+    say_wrapped(f"'ferry rollback {done.unit} --reason …' makes it live again", "  ", "dim")
 
 
 def show_removal(removal: Removal, *, dry_run: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -54,17 +55,21 @@ class UnitCheck(BaseModel):
 def online_check(settings: Settings, owner: str) -> list[UnitCheck]:
     """Bring every unit to its desired state, compare golden answers, and look at the data's age.
 
-    Units that were never live are left out. A unit that fails does not keep the others from it.
+    Units that were never live, or are retired, are left out. A unit that fails does not keep the
+    others from it.
     """
     config = load_pipeline_config(settings.config)
     limit = config.max_live_age_days
     with release_context(settings, config.release, owner) as context:
-        checks = [_check(context, unit, limit) for unit in UNITS]
+        today = config.data.calendar.day_of(datetime.now(UTC))
+        checks = [_check(context, unit, limit, today) for unit in UNITS]
     return [check for check in checks if check is not None]
 
 
-def _check(context: ReleaseContext, unit: Unit, max_age_days: int | None) -> UnitCheck | None:
-    """Return what was found of a unit, or None if it was never live."""
+def _check(
+    context: ReleaseContext, unit: Unit, max_age_days: int | None, today: date
+) -> UnitCheck | None:
+    """Return what was found of a unit, or None if nothing of it ought to be live."""
     done: list[str] = []
     checks: list[str] = []
     live: int | None = None
@@ -78,11 +83,11 @@ def _check(context: ReleaseContext, unit: Unit, max_age_days: int | None) -> Uni
             live = pointer.version
             manifest = context.registry.sealed(unit, live)
             checks = [*verify_version(context, manifest), *canary_reads(context, manifest)]
-            age = data_age_days(manifest)
+            age = data_age_days(manifest, today)
             if max_age_days is not None and age > max_age_days:
                 problems.append(
-                    f"{unit} {live} is stale: its data end {age} days ago, at most {max_age_days} "
-                    "are allowed (operations.max_live_age_days)"
+                    f"{unit} {live} is stale: its data are to {manifest.run_date}, {age} days "
+                    f"ago, at most {max_age_days} are allowed (operations.max_live_age_days)"
                 )
     except FerryError as error:
         problems.append(f"{unit}: {error}")

@@ -13,10 +13,8 @@ def counted(number: int, what: str) -> str:
 
 
 def age(days: int) -> str:
-    """Return the age of data; a run date may be of a day that is not over."""
-    if days < 0:
-        return "a day that is not over yet"
-    return "today" if days == 0 else f"{counted(days, 'day')} old"
+    """Return the age of data whose last day was so many days ago; that of today is not over."""
+    return f"{counted(days, 'day')} old" if days > 0 else "a day that is not over yet"
 
 
 def verdict_counts(gates: Iterable[GateResult]) -> str:

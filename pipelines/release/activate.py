@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from pipelines.errors import ReleaseError
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
+from pipelines.release.origin import are_of_different_lakes
 from pipelines.release.rules import activation_refusal
 from pipelines.release.staged import missing_tables
-from pipelines.release.state import desired_state, live_version
+from pipelines.release.state import desired_state, live_state, live_version, retirement_behind
 from pipelines.release.switch import hold, make_switch, next_state, settle
 from pipelines.release.verify import verify_version
 from pipelines.run import ActivateMode
@@ -42,7 +43,22 @@ def refusal(context: ReleaseContext, manifest: Manifest, mode: ActivateMode) -> 
         withdrawn=desired.withdrawn if desired else {},
         gates=manifest.refusal,
         rejected=rejection.how if rejection else None,
+        retired=_retired(context, manifest),
     )
+
+
+def _retired(context: ReleaseContext, manifest: Manifest) -> int | None:
+    """Return which version was live until the unit was retired, if it bars older ones.
+
+    One of another lake does not: the days of two data sets say nothing about each other.
+    """
+    retirement = retirement_behind(context, live_state(context, manifest.unit))
+    if retirement is None:
+        return None
+    former = context.registry.manifest(manifest.unit, retirement.version)
+    if former and are_of_different_lakes(former, manifest):
+        return None
+    return retirement.version
 
 
 def activate(

@@ -11,6 +11,7 @@ from pipelines.release.manifest import Manifest
 from pipelines.release.stage_model import missing_on_disk
 from pipelines.release.stage_tables import verify_checksums
 from pipelines.release.staged import missing_online
+from pipelines.release.state import retirement_behind, standing_state
 from pipelines.release.verify import canary_reads, verify_version
 
 
@@ -24,7 +25,9 @@ def audit(context: ReleaseContext, unit: str) -> list[str]:
     """
     pointer = context.online.pointers.get(unit)
     if pointer is None:
-        raise ReleaseError(f"nothing of {unit} is live: there is nothing to verify")
+        retired = retirement_behind(context, standing_state(context, unit))
+        why = f"it was {retired.text}" if retired else "there is nothing to verify"
+        raise ReleaseError(f"nothing of {unit} is live: {why}")
     manifest = context.registry.sealed(unit, pointer.version)
     desired = context.registry.active(unit)
     if desired is None or desired.version != pointer.version or desired.state != "live":

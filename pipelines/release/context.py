@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pipelines.config import ReleaseConfig, Settings
 from pipelines.online.client import FerryClient
 from pipelines.online.store import OnlineStore
+from pipelines.patience import Patience
 from pipelines.release.objects import ObjectStore
 from pipelines.release.registry import Registry
 
@@ -30,9 +31,9 @@ class ReleaseContext:
 
 @contextmanager
 def release_context(
-    settings: Settings, config: ReleaseConfig, owner: str
+    settings: Settings, config: ReleaseConfig, owner: str, patience: Patience = Patience.STEP
 ) -> Iterator[ReleaseContext]:
     """Connect to Redis and object storage for the time of the block."""
-    with FerryClient(settings) as client:
-        registry = Registry(ObjectStore.connect(settings))
+    with FerryClient(settings, patience) as client:
+        registry = Registry(ObjectStore.connect(settings, patience))
         yield ReleaseContext(settings, config, registry, client.online, client, owner)

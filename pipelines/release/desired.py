@@ -13,7 +13,24 @@ from pydantic import BaseModel, ConfigDict
 
 from pipelines.online.pointer import Pointer
 
-MoveKind = Literal["release", "rollback", "went_back", "repair"]
+MoveKind = Literal["release", "rollback", "went_back", "repair", "retirement"]
+
+
+class Retirement(BaseModel):
+    """Who took a unit offline, when and why; `version` was live until then."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unit: str
+    version: int
+    at: datetime
+    who: str
+    why: str
+
+    @property
+    def text(self) -> str:
+        """All of it in a few words."""
+        return f"retired by {self.who} at {self.at:%Y-%m-%d %H:%M:%S} UTC: {self.why}"
 
 
 class DesiredState(BaseModel):
@@ -27,7 +44,9 @@ class DesiredState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     unit: str
+    #: None: nothing is live, because the unit was retired or because its first release failed.
     version: int | None
+    #: What a rollback goes to; of a retired unit what was live until then.
     previous: int | None = None
     replaced: int | None = None
     #: Grows by every move; the pointer carries the same number.
@@ -42,9 +61,18 @@ class DesiredState(BaseModel):
     backward: bool = False
     #: Versions that were live before, oldest first.
     was_live: tuple[int, ...] = ()
-    #: Versions that a rollback took back, with its reason.
+    #: Versions that a rollback or a retirement took back, with its reason.
     withdrawn: dict[int, str] = {}
     former: DesiredState | None = None
+
+    @property
+    def retirement(self) -> Retirement | None:
+        """This move as a retirement, if it is one."""
+        if self.kind != "retirement" or self.replaced is None:
+            return None
+        return Retirement(
+            unit=self.unit, version=self.replaced, at=self.at, who=self.who, why=self.why
+        )
 
     def pointer(self) -> Pointer | None:
         """Return the pointer that this state asks for."""

@@ -25,6 +25,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from pipelines.config import Settings
 from pipelines.errors import ReleaseError, ServiceError
+from pipelines.patience import STEP_SECONDS, Patience
 from pipelines.progress import Advance
 from pipelines.release.manifest import FileEntry
 
@@ -37,6 +38,8 @@ _CHUNK = 1 << 20
 _PART_BYTES = 16 << 20
 _TRANSFER = TransferConfig(multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES)
 _ATTEMPTS = 4
+# To connect and to send, which is the same setting to boto3, and to wait for an answer.
+_TIMEOUT_SECONDS = {Patience.READER: (5.0, 60.0), Patience.STEP: (STEP_SECONDS, STEP_SECONDS)}
 #: The name under which a document carries its own SHA-256.
 _SHA256 = "sha256"
 # boto3 retries a request, but not the reading of an answer's body.
@@ -108,13 +111,15 @@ class ObjectStore:
         bucket: str,
         credentials: Credentials | None = None,
         region: str | None = None,
+        patience: Patience = Patience.READER,
     ) -> None:
         """Open a bucket; without `credentials` or `region`, boto3 looks in its usual places."""
         self.bucket = bucket
         self.address = f"{endpoint_url or 'AWS S3'}/{bucket}"
+        connect_seconds, read_seconds = _TIMEOUT_SECONDS[patience]
         config = Config(
-            connect_timeout=5,
-            read_timeout=60,
+            connect_timeout=connect_seconds,
+            read_timeout=read_seconds,
             retries={"mode": "standard", "max_attempts": _ATTEMPTS},
             # S3 servers other than Amazon's need not know the newer checksum headers; Ferry
             # verifies its own SHA-256 of everything.
@@ -133,7 +138,7 @@ class ObjectStore:
         )
 
     @classmethod
-    def connect(cls, settings: Settings) -> ObjectStore:
+    def connect(cls, settings: Settings, patience: Patience = Patience.READER) -> ObjectStore:
         """Open the bucket that the settings name."""
         key, secret, token = settings.s3_key_id, settings.s3_key, settings.s3_token
         credentials = None
@@ -143,7 +148,9 @@ class ObjectStore:
                 secret.get_secret_value(),
                 token.get_secret_value() if token else None,
             )
-        return cls(settings.s3_endpoint_url, settings.bucket, credentials, settings.s3_region)
+        return cls(
+            settings.s3_endpoint_url, settings.bucket, credentials, settings.s3_region, patience
+        )
 
     @contextmanager
     def _explained(self, key: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from pipelines.errors import VerificationError
 from pipelines.online.buckets import Bucket, TableSum, pack_buckets, sum_bucket
 from pipelines.online.layout import TableMeta
 from pipelines.online.store import OnlineStore
+from pipelines.patience import Patience
 from pipelines.release.manifest import FileEntry, Manifest
 from pipelines.release.objects import Credentials, ObjectStore
 from pipelines.release.tables import part_batches
@@ -78,8 +79,10 @@ class PartWriter(NamedTuple):
             ServiceError: Redis or object storage does not answer or refuses.
             VerificationError: Redis holds something else than was written.
         """
-        objects = ObjectStore(self.s3_endpoint_url, self.bucket, self.credentials)
-        online = OnlineStore(self.redis_url, self.redis_prefix)
+        objects = ObjectStore(
+            self.s3_endpoint_url, self.bucket, self.credentials, patience=Patience.STEP
+        )
+        online = OnlineStore(self.redis_url, self.redis_prefix, Patience.STEP)
         try:
             with tempfile.TemporaryDirectory(prefix="ferry-part-") as folder:
                 path = Path(folder) / "part.parquet"

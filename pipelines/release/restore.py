@@ -14,7 +14,7 @@ from pipelines.release.manifest import Manifest
 from pipelines.release.runners import Runner
 from pipelines.release.stage_model import bring_model, missing_on_disk, offer_labels, serve
 from pipelines.release.staged import missing_online, stage_missing_tables
-from pipelines.release.state import desired_state
+from pipelines.release.state import desired_state, retirement_behind
 from pipelines.release.switch import hold, hold_staging, settle
 from pipelines.release.verify import canary_reads, verify_version
 
@@ -52,8 +52,10 @@ def reconcile(
     settled = settle(context, unit, lambda manifest: stage_again(context, manifest, runner))
     done = [settled] if settled else []
     state = context.registry.active(unit) or desired_state(context, unit)
-    if state is None or state.version is None:
+    if state is None:
         return done
+    if state.version is None:
+        return [*done, *_put_pointer(context, state, None)]
     manifest = context.registry.sealed(unit, state.version)
     with hold_staging(context, unit, wait=wait):
         done += _restage(context, manifest, runner)
@@ -67,12 +69,17 @@ def reconcile(
 def restore(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
     """Do :func:`reconcile`, then verify like a release; returns what was done and checked.
 
+    A retired unit stays offline.
+
     Raises:
         ReleaseError: the unit was never released; else as :func:`reconcile`.
         VerificationError: an answer differs from the trainer's.
     """
     done = reconcile(context, unit, runner)
     state = desired_state(context, unit)
+    if retired := retirement_behind(context, state):
+        back = f"'ferry rollback {unit} --reason …' makes {retired.version} live again"
+        return [*done, f"{unit} stays offline: it was {retired.text}; {back}"]
     if state is None or state.version is None:
         raise ReleaseError(
             f"{unit} has no desired state in {context.registry.objects.address}: nothing of it "
@@ -88,9 +95,15 @@ def restore(context: ReleaseContext, unit: str, runner: Runner) -> list[str]:
 
 
 def was_ever_live(context: ReleaseContext, unit: str) -> bool:
-    """Tell whether there is anything of a unit that :func:`restore` could bring back."""
+    """Tell whether there is anything of a unit that :func:`restore` could bring back.
+
+    Or take back: a Redis with older data may name what has been retired since.
+    """
     state = desired_state(context, unit)
-    return state is not None and (state.version is not None or state.state == "switching")
+    if state is None:
+        return False
+    is_wanted = state.version is not None or state.state == "switching"
+    return is_wanted or context.online.pointers.get(unit) is not None
 
 
 def _restage(context: ReleaseContext, manifest: Manifest, runner: Runner) -> list[str]:
@@ -117,11 +130,16 @@ def _restage_predecessor(context: ReleaseContext, state: DesiredState, runner: R
         return [f"{NOT_STAGED}{error}"]
 
 
-def _put_pointer(context: ReleaseContext, state: DesiredState, manifest: Manifest) -> list[str]:
+def _put_pointer(
+    context: ReleaseContext, state: DesiredState, manifest: Manifest | None
+) -> list[str]:
     unit, pointers = state.unit, context.online.pointers
     if pointers.epoch(unit) == state.epoch:
         return []
-    verify_version(context, manifest)
+    if manifest:
+        verify_version(context, manifest)
+    elif pointers.get(unit) is None:
+        return []
     with hold(context, unit) as lease:
         if desired_state(context, unit) != state:
             raise ReleaseError(f"{unit} was changed while it was restored: try again")
@@ -133,4 +151,4 @@ def _put_pointer(context: ReleaseContext, state: DesiredState, manifest: Manifes
             target=state.pointer(),
             allow_backward=True,
         )
-    return [f"{unit}: the pointer names {state.version} again"]
+    return [f"{unit}: the pointer names {state.version or 'nothing'} again"]

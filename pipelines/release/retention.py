@@ -1,7 +1,8 @@
 """Retention: versions that nothing needs any more go, first online, then for good.
 
 Kept are the live version, what a rollback goes to, the newest N, and whatever is newer than the
-live version (:func:`pipelines.release.rules.retained`). Redis first, by enumeration of the
+live version (:func:`pipelines.release.rules.retained`); of a retired unit what was live until then
+counts as live. Redis first, by enumeration of the
 buckets, then the model servers, then their disk, then object storage: as long as a version's
 manifest stands, what is left of it elsewhere can be found. The manifest of a version that goes is
 kept under ``releases/<unit>/retired/``, so that its metrics outlive it.
@@ -22,7 +23,7 @@ from pipelines.release.manifest import Manifest
 from pipelines.release.rules import retained
 from pipelines.release.serving_config import configured_versions, read_config, versions_on_disk
 from pipelines.release.stage_model import unload
-from pipelines.release.state import live_version, protected_versions
+from pipelines.release.state import live_state, live_version, protected_versions, retirement_behind
 from pipelines.release.switch import hold, hold_staging
 
 log = logging.getLogger(__name__)
@@ -109,34 +110,36 @@ def _plan(
     found = {version: registry.manifest(unit, version) for version in registry.versions(unit)}
     manifests = {version: manifest for version, manifest in found.items() if manifest}
     needed, live = protected_versions(context, unit), live_version(context, unit)
-    kept = retained(list(manifests), needed, live, online=config.online, stored=config.stored)
+    retired = retirement_behind(context, live_state(context, unit)) if live is None else None
+    bound = retired.version if retired else live
+    kept = retained(list(manifests), needed, bound, online=config.online, stored=config.stored)
     gone = sorted(manifests.keys() - kept.online)
     return Removal(
         unit=unit,
         live=live,
         kept=sorted(kept.stored, reverse=True),
         redis=[v for v in gone if manifests[v].tables and _in_redis(context, manifests[v])],
-        loaded=sorted(_removable(_loaded(context, unit), kept.online, live)),
+        loaded=sorted(_removable(_loaded(context, unit), kept.online, bound)),
         disk=sorted(
-            _removable(versions_on_disk(context.settings.model_dir, unit), kept.online, live)
+            _removable(versions_on_disk(context.settings.model_dir, unit), kept.online, bound)
         ),
         object_storage=sorted(manifests.keys() - kept.stored),
         leftovers=[
             version
             for version, manifest in sorted(found.items())
             if manifest is None
-            and live is not None
-            and version < live
+            and bound is not None
+            and version < bound
             and not online.leases.holder(build_lease(unit, version))
         ],
     ), manifests
 
 
 def _removable(
-    versions: Collection[int], kept: Collection[int], live: int | None
+    versions: Collection[int], kept: Collection[int], bound: int | None
 ) -> frozenset[int]:
-    """Return those that are not kept; what is newer than the live version is never touched."""
-    return frozenset(v for v in versions if v not in kept and live is not None and v < live)
+    """Return those that are not kept; what is not older than `bound` is never touched."""
+    return frozenset(v for v in versions if v not in kept and bound is not None and v < bound)
 
 
 def _loaded(context: ReleaseContext, unit: str) -> frozenset[int]:

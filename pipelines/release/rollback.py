@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from pipelines.errors import ReleaseError
 from pipelines.online.pointer import Pointer
 from pipelines.release.context import ReleaseContext
+from pipelines.release.desired import Retirement
 from pipelines.release.manifest import Manifest
 from pipelines.release.restore import stage_again
+from pipelines.release.retire import complete_retirement
 from pipelines.release.runners import Runner
 from pipelines.release.staged import missing_online, missing_tables
-from pipelines.release.state import desired_state
+from pipelines.release.state import desired_state, retirement_behind, standing_state
 from pipelines.release.switch import hold, hold_staging, make_switch, next_state, settle
 from pipelines.release.verify import verify_for_rollback
 
@@ -27,13 +29,16 @@ class RollbackError(ReleaseError):
 
 
 class Rollback(BaseModel):
-    """What a rollback did; `problems` are replicas that do not follow yet."""
+    """What a rollback did; `problems` are replicas that do not follow yet.
+
+    `replaced` is None if nothing was live: the unit was retired.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     unit: str
     version: int
-    replaced: int
+    replaced: int | None
     reason: str
     staged_again: bool
     problems: list[str] = []
@@ -51,7 +56,8 @@ def roll_back(
     """Make `to`, or what was live before, live; `runner` stages it again if need be.
 
     The version that it replaces is withdrawn, unless `to` names a newer one: neither a retry of its
-    run nor a reconciliation makes it live again, only a rollback that names it.
+    run nor a reconciliation makes it live again, only a rollback that names it. A retired unit
+    comes back: without `to`, the version that was live until then.
 
     A rollback that was left half-way is completed, and counts as this one. With `once`, so does one
     that the same owner has completed: a retry must not roll back twice.
@@ -66,13 +72,16 @@ def roll_back(
         raise RollbackError(f"a rollback of {unit} needs a reason: the history keeps it")
     if done := _done_before(context, unit, to, runner, once=once):
         return done
+    complete_retirement(context, unit)
     pointer = context.online.pointers.get(unit)
-    if pointer is None:
+    seen_epoch = pointer.epoch if pointer else context.online.pointers.epoch(unit)
+    now = pointer or retirement_behind(context, standing_state(context, unit))
+    if now is None:
         raise RollbackError(
             f"nothing of {unit} is live in Redis at {context.online.address}: if it was lost, "
             f"'ferry restore {unit}' brings it back"
         )
-    manifest = _target(context, unit, pointer, to)
+    manifest = _target(context, unit, now, to)
     lost = missing_online(context, manifest, every_replica=False)
     if lost:
         log.info("%s %s is staged again: %s", unit, manifest.version, lost[0])
@@ -81,7 +90,7 @@ def roll_back(
     for check in verify_for_rollback(context, manifest):
         log.info("before the rollback: %s agree", check)
     with hold(context, unit) as lease:
-        _require_unmoved(context, unit, pointer)
+        _require_unmoved(context, unit, pointer, seen_epoch)
         # Retention removes under this lease what no pointer needs: it may have been this.
         context.registry.sealed(unit, manifest.version)
         if missing := missing_tables(context, manifest):
@@ -94,7 +103,7 @@ def roll_back(
     return Rollback(
         unit=unit,
         version=manifest.version,
-        replaced=pointer.version,
+        replaced=pointer.version if pointer else None,
         reason=reason,
         staged_again=bool(lost),
         problems=problems,
@@ -115,31 +124,38 @@ def _done_before(
     return Rollback(
         unit=unit,
         version=state.version or 0,
-        replaced=state.replaced or 0,
+        replaced=state.replaced,
         reason=state.why,
         staged_again=False,
     )
 
 
 def _withdrawn(
-    context: ReleaseContext, pointer: Pointer, manifest: Manifest, to: int | None, reason: str
+    context: ReleaseContext,
+    pointer: Pointer | None,
+    manifest: Manifest,
+    to: int | None,
+    reason: str,
 ) -> dict[int, str]:
     desired = desired_state(context, manifest.unit)
     withdrawn = dict(desired.withdrawn) if desired else {}
     withdrawn.pop(manifest.version, None)
-    if to is None or manifest.version < pointer.version:
+    if pointer and (to is None or manifest.version < pointer.version):
         withdrawn[pointer.version] = reason
     return withdrawn
 
 
-def _target(context: ReleaseContext, unit: str, pointer: Pointer, to: int | None) -> Manifest:
-    version = pointer.previous if to is None else to
+def _target(
+    context: ReleaseContext, unit: str, now: Pointer | Retirement, to: int | None
+) -> Manifest:
+    undone = now.version if isinstance(now, Retirement) else now.previous
+    version = undone if to is None else to
     if version is None:
         raise RollbackError(
-            f"{unit} {pointer.version} has no predecessor: 'ferry release list {unit}' shows the "
+            f"{unit} {now.version} has no predecessor: 'ferry release list {unit}' shows the "
             "versions, --to names one"
         )
-    if version == pointer.version:
+    if isinstance(now, Pointer) and version == now.version:
         raise RollbackError(f"{unit} {version} is live already")
     manifest = context.registry.sealed(unit, version)
     if manifest.refusal:
@@ -147,12 +163,15 @@ def _target(context: ReleaseContext, unit: str, pointer: Pointer, to: int | None
     return manifest
 
 
-def _require_unmoved(context: ReleaseContext, unit: str, seen: Pointer) -> None:
+def _require_unmoved(
+    context: ReleaseContext, unit: str, seen: Pointer | None, seen_epoch: int
+) -> None:
     now = context.online.pointers.get(unit)
-    if now is None or now.epoch != seen.epoch:
+    before, after = (p.version if p else "nothing" for p in (seen, now))
+    if before != after or context.online.pointers.epoch(unit) != seen_epoch:
         desired = desired_state(context, unit)
         by = f" by {desired.who} ({desired.why})" if desired else ""
         raise RollbackError(
-            f"{unit} was moved from {seen.version} to {now.version if now else 'nothing'}{by} "
-            "since this rollback began; nothing was changed: look at 'ferry status' first"
+            f"{unit} was moved from {before} to {after}{by} since this rollback began; nothing "
+            "was changed: look at 'ferry status' first"
         )

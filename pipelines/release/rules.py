@@ -37,6 +37,7 @@ def activation_refusal(
     withdrawn: Mapping[int, str] | None = None,
     gates: str | None = None,
     rejected: str | None = None,
+    retired: int | None = None,
 ) -> str | None:
     """Return why `version` may not go live, or None if it may.
 
@@ -45,10 +46,12 @@ def activation_refusal(
         live: what is live, or ought to be.
         mode: ``if_newest`` lets only a version that is not older than `live` go live; ``always``
             any; ``never`` none.
-        withdrawn: versions that a rollback took back, with its reason. Only a rollback that
-            names one makes it live again.
+        withdrawn: versions that a rollback or a retirement took back, with its reason. Only a
+            rollback makes one live again.
         gates: why the gates refused the candidate, if they did.
         rejected: how a person rejected it, if one did.
+        retired: where nothing is live because the unit was retired, what was live until then; like
+            `live`, it bars what is older.
     """
     if gates:
         return f"version {version} was refused by its gates: {gates}"
@@ -58,13 +61,15 @@ def activation_refusal(
         )
     if withdrawn and version in withdrawn:
         return (
-            f"version {version} was rolled back: {withdrawn[version]}; only "
+            f"version {version} was withdrawn: {withdrawn[version]}; only "
             f"'ferry rollback --to {version}' makes it live again"
         )
     if mode == "never":
         return "the run was asked to leave alone what is live (activate: never)"
     if mode == "if_newest" and live is not None and version < live:
         return f"version {version} is older than {live}, which is live"
+    if mode == "if_newest" and retired is not None and version < retired:
+        return f"version {version} is older than {retired}, which was live until it was retired"
     return None
 
 
@@ -95,8 +100,9 @@ def retained(
     """Choose the versions of a unit that retention keeps.
 
     Kept everywhere are `needed` (the live version, its predecessor, what was just replaced), the
-    newest `online` or `stored` ones, and whatever is newer than the live version. With nothing
-    live everything is kept: there is no telling what is old.
+    newest `online` or `stored` ones, and whatever is newer than the live version. Of a retired
+    unit `live` is what was live until then. Where nothing ever was, everything is kept: there is no
+    telling what is old.
     """
     versions = frozenset(sealed)
     if live is None:

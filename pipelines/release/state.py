@@ -8,9 +8,12 @@ the pointer itself.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from pipelines.online.pointer import Pointer
 from pipelines.release.context import ReleaseContext
-from pipelines.release.desired import DesiredState
+from pipelines.release.desired import DesiredState, Retirement
+from pipelines.release.rules import previous_of
 
 
 def desired_state(context: ReleaseContext, unit: str) -> DesiredState | None:
@@ -66,23 +69,78 @@ def standing_state(context: ReleaseContext, unit: str) -> DesiredState | None:
     return state
 
 
-def live_version(context: ReleaseContext, unit: str) -> int | None:
-    """Return what is live or, where Redis lost it or has older data, what ought to be."""
+def live_state(context: ReleaseContext, unit: str) -> DesiredState | None:
+    """Return the state that is live or, where Redis lost it or has older data, that ought to be.
+
+    Unlike :func:`standing_state`, where Redis has older data this is what object storage says.
+    """
     state = desired_state(context, unit)
     if state and state.state == "switching":
         is_moved = context.online.pointers.epoch(unit) == state.epoch
-        state = state if is_moved else state.former
+        return state if is_moved else state.former
+    return state
+
+
+def live_version(context: ReleaseContext, unit: str) -> int | None:
+    """Return what is live or, where Redis lost it or has older data, what ought to be."""
+    state = live_state(context, unit)
     if state:
         return state.version
     pointer = context.online.pointers.get(unit)
     return pointer.version if pointer else None
 
 
+def retirement_behind(context: ReleaseContext, state: DesiredState | None) -> Retirement | None:
+    """Return the retirement for which nothing is live in `state`, or None.
+
+    A release that was tried since then and went back leaves the unit retired.
+    """
+    if state is None or state.version is not None:
+        return None
+    if state.retirement:
+        return state.retirement
+    for move in context.registry.newest_moves(state.unit):
+        if move.version is not None or move.retirement:
+            return move.retirement
+    return None
+
+
+def predecessor(
+    context: ReleaseContext,
+    unit: str,
+    version: int,
+    was_live: Sequence[int],
+    withdrawn: Collection[int],
+    *,
+    is_rollback: bool,
+) -> int | None:
+    """Return what a rollback from `version` would go to: the first choice that is still sealed."""
+    candidates = [v for v in was_live if v not in withdrawn]
+    while previous := previous_of(version, candidates, is_rollback=is_rollback):
+        if context.registry.manifest(unit, previous):
+            break
+        candidates.remove(previous)
+    return previous
+
+
 def protected_versions(context: ReleaseContext, unit: str) -> frozenset[int]:
     """Return the versions that must stay whole: what the pointer and each known state need."""
-    pointers = [context.online.pointers.get(unit)]
-    state = desired_state(context, unit)
+    pointer, state = context.online.pointers.get(unit), desired_state(context, unit)
+    needed = pointer.needed if pointer else frozenset()
     while state:
-        pointers.append(state.pointer())
+        needed |= _needed(context, state)
         state = state.former
-    return frozenset().union(*(pointer.needed for pointer in pointers if pointer))
+    return needed
+
+
+def _needed(context: ReleaseContext, state: DesiredState) -> frozenset[int]:
+    pointer = state.pointer()
+    if pointer:
+        return pointer.needed
+    if state.previous is None:
+        return frozenset()
+    # A return from retirement needs what was live, and what a rollback from there goes to.
+    before = predecessor(
+        context, state.unit, state.previous, state.was_live, state.withdrawn, is_rollback=True
+    )
+    return frozenset(v for v in (state.previous, before) if v)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+import itertools
+from collections.abc import Collection
+from datetime import date, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -11,21 +13,28 @@ from pipelines.evaluation.gates import GateResult
 from pipelines.models.base import Metric
 from pipelines.online.pointer import Pointer
 from pipelines.release.context import ReleaseContext
-from pipelines.release.desired import DesiredState
+from pipelines.release.desired import DesiredState, Retirement
 from pipelines.release.manifest import Manifest
+from pipelines.release.origin import CurrentLake, is_from_another_lake, lake_note
 from pipelines.release.stage_model import serves
-from pipelines.release.state import standing_state
+from pipelines.release.state import retirement_behind, standing_state
 
 
 class UnitStatus(BaseModel):
-    """What is live of a unit; everything but `unit` is empty if nothing is."""
+    """What is live of a unit; if nothing is, only `unit`, `retired` and `problems` say anything."""
 
     model_config = ConfigDict(frozen=True)
 
     unit: str
     live: Pointer | None = None
+    #: By whom, when and why the unit was taken offline.
+    retired: Retirement | None = None
     who: str | None = None
     why: str | None = None
+    #: Whether the data that it was trained on are of another lake than this one; None: unknown.
+    from_another_lake: bool | None = None
+    #: What a person ought to know about that.
+    lake_note: str | None = None
     data_date: date | None = None
     data_age_days: int | None = None
     rows: dict[str, int] = {}
@@ -38,8 +47,8 @@ class UnitStatus(BaseModel):
     problems: list[str] = []
 
 
-def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
-    """Return what is live of one unit now.
+def unit_status(context: ReleaseContext, unit: str, lake: CurrentLake, today: date) -> UnitStatus:
+    """Return what is live of one unit now, compared with the `lake` and the day of this moment.
 
     Raises:
         ServiceError: Redis or object storage does not answer; a replica that does not is told of
@@ -50,7 +59,8 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
     desired = context.registry.active(unit)
     problems = _disagreements(context, unit, pointer, desired)
     if pointer is None:
-        return UnitStatus(unit=unit, problems=problems)
+        retired = retirement_behind(context, standing_state(context, unit))
+        return UnitStatus(unit=unit, retired=retired, problems=problems)
     manifest = context.registry.manifest(unit, pointer.version)
     if manifest is None:
         problems.append(f"{pointer.version} is live but has no manifest in object storage")
@@ -70,7 +80,9 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
         who=moved_by.who if moved_by else None,
         why=moved_by.why if moved_by else None,
         data_date=manifest.run_date,
-        data_age_days=data_age_days(manifest),
+        from_another_lake=is_from_another_lake(manifest, lake),
+        lake_note=lake_note(manifest, lake),
+        data_age_days=data_age_days(manifest, today),
         rows={name: meta.rows for name, meta in tables.items()},
         redis_bytes=sum(online.memory_of(unit, pointer.version, meta) for meta in tables.values()),
         replicas=_replicas(context, manifest),
@@ -80,9 +92,9 @@ def unit_status(context: ReleaseContext, unit: str) -> UnitStatus:
     )
 
 
-def data_age_days(manifest: Manifest) -> int:
-    """Return how many days the run date of a version is before today (UTC)."""
-    return (datetime.now(UTC).date() - manifest.run_date).days
+def data_age_days(manifest: Manifest, today: date) -> int:
+    """Return how many days the run date of a version is before `today`, a day of the data."""
+    return (today - manifest.run_date).days
 
 
 def _disagreements(
@@ -125,7 +137,7 @@ class VersionLine(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     version: int
-    #: live, previous, sealed, refused, rolled back, or unsealed.
+    #: live, previous, sealed, refused, rolled back, retired, or unsealed.
     state: str
     run_date: date | None = None
     run_type: str | None = None
@@ -136,26 +148,49 @@ class VersionLine(BaseModel):
 
 def version_lines(context: ReleaseContext, unit: str) -> list[VersionLine]:
     """Return the unit's versions in object storage, newest first."""
-    pointer, withdrawn = _what_is_live(context, unit)
+    versions = context.registry.versions(unit)
+    pointer, withdrawals = _what_is_live(context, unit, versions)
     return [
-        _line(version, context.registry.manifest(unit, version), pointer, withdrawn)
-        for version in context.registry.versions(unit)
+        _line(version, context.registry.manifest(unit, version), pointer, withdrawals)
+        for version in versions
     ]
 
 
-def _what_is_live(context: ReleaseContext, unit: str) -> tuple[Pointer | None, dict[int, str]]:
-    """Return the pointer, and the versions that a rollback took back."""
-    desired = context.registry.active(unit)
-    return context.online.pointers.get(unit), desired.withdrawn if desired else {}
+#: The state of a version that was taken back, and the reason.
+_Withdrawal = tuple[str, str]
+
+
+def _what_is_live(
+    context: ReleaseContext, unit: str, versions: Collection[int]
+) -> tuple[Pointer | None, dict[int, _Withdrawal]]:
+    """Return the pointer, and which of these versions a rollback or a retirement took back."""
+    pointer, desired = context.online.pointers.get(unit), context.registry.active(unit)
+    if desired is None:
+        return pointer, {}
+    reasons = {v: why for v, why in desired.withdrawn.items() if v in versions}
+    found = {version: ("rolled back", why) for version, why in reasons.items()}
+    # The newest move that took a version back is the one that counts.
+    unknown = set(reasons)
+    for move in itertools.chain([desired], context.registry.newest_moves(unit)):
+        if not unknown:
+            break
+        if move.replaced in unknown and move.kind in ("rollback", "retirement"):
+            unknown.remove(move.replaced)
+            if retirement := move.retirement:
+                found[retirement.version] = ("retired", retirement.text)
+    return pointer, found
 
 
 def _line(
-    version: int, manifest: Manifest | None, pointer: Pointer | None, withdrawn: dict[int, str]
+    version: int,
+    manifest: Manifest | None,
+    pointer: Pointer | None,
+    withdrawals: dict[int, _Withdrawal],
 ) -> VersionLine:
     if manifest is None:
         return VersionLine(version=version, state="unsealed", reason="its build did not end")
-    reason = withdrawn.get(version) or manifest.refusal
-    state = "rolled back" if version in withdrawn else "refused" if reason else "sealed"
+    sealed = ("refused", manifest.refusal) if manifest.refusal else ("sealed", None)
+    state, reason = withdrawals.get(version, sealed)
     if pointer and version in (pointer.version, pointer.previous):
         state = "live" if version == pointer.version else "previous"
     return VersionLine(
@@ -172,7 +207,7 @@ def _line(
 def version_details(context: ReleaseContext, manifest: Manifest) -> dict[str, Any]:
     """Return a version's whole manifest, its state, and the moves that concern it."""
     unit, version = manifest.unit, manifest.version
-    line = _line(version, manifest, *_what_is_live(context, unit))
+    line = _line(version, manifest, *_what_is_live(context, unit, [version]))
     moves = [
         state.model_dump(mode="json", include={"epoch", "version", "kind", "at", "who", "why"})
         for state in context.registry.history(unit)

@@ -6,8 +6,8 @@ labels follow; then the golden rows are read as any client reads; then the move 
 the desired state is settled. A crash before the pointer moved leaves the old version live, one
 after it the new one, and :func:`settle` completes the move or undoes it.
 
-A move that somebody decided on, a rollback or a going back, is never undone: it is recorded as
-soon as the pointer has moved, and labels follow where they can.
+A move that somebody decided on, a rollback, a retirement or a going back, is never undone: it is
+recorded as soon as the pointer has moved, and labels follow where they can.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from pipelines.online.leases import Lease, LeaseLostError
 from pipelines.release.context import ReleaseContext
 from pipelines.release.desired import DesiredState, MoveKind
 from pipelines.release.manifest import Manifest
-from pipelines.release.rules import previous_of
 from pipelines.release.stage_model import follow_labels, offer_labels
-from pipelines.release.state import desired_state, standing_state
+from pipelines.release.state import desired_state, predecessor, standing_state
 from pipelines.release.verify import canary_reads, verify_version
 
 #: A holder that was killed keeps its lease for 30 seconds; one that lives needs a few.
@@ -61,14 +60,17 @@ def hold_staging(
 def next_state(
     context: ReleaseContext,
     unit: str,
-    version: int,
+    version: int | None,
     kind: MoveKind,
     why: str,
     *,
     backward: bool,
     withdrawn: Mapping[int, str],
 ) -> DesiredState:
-    """Return the state in which `version` is live, to be passed to :func:`make_switch`."""
+    """Return the state in which `version` is live, to be passed to :func:`make_switch`.
+
+    With `version` None nothing is, and a rollback goes to what was.
+    """
     former = standing_state(context, unit)
     newest = context.registry.newest_epoch(unit)
     epoch = max(context.online.pointers.epoch(unit), former.epoch if former else 0, newest) + 1
@@ -76,11 +78,12 @@ def next_state(
     now = datetime.now(UTC)
     now = now.replace(microsecond=now.microsecond // 1000 * 1000)
     was_live = _was_live(former)
-    candidates = [v for v in was_live if v not in withdrawn]
-    while previous := previous_of(version, candidates, is_rollback=kind == "rollback"):
-        if context.registry.manifest(unit, previous):
-            break
-        candidates.remove(previous)
+    if version is None:
+        previous = former.version if former else None
+    else:
+        previous = predecessor(
+            context, unit, version, was_live, withdrawn, is_rollback=kind == "rollback"
+        )
     return DesiredState(
         unit=unit,
         version=version,
@@ -110,11 +113,12 @@ def _was_live(former: DesiredState | None) -> tuple[int, ...]:
 
 
 def make_switch(
-    context: ReleaseContext, lease: Lease, wanted: DesiredState, manifest: Manifest
+    context: ReleaseContext, lease: Lease, wanted: DesiredState, manifest: Manifest | None
 ) -> list[str]:
     """Bring about `wanted`, a state of :func:`next_state`; the version must be staged and verified.
 
-    Returns what does not follow yet, in one line each: only labels of a rollback may.
+    `manifest` is the version's, None where nothing shall be live. Returns what does not follow
+    yet, in one line each: only labels of a rollback may.
 
     Raises:
         LeaseLostError: another process took over; what is live is for it to decide.
@@ -123,10 +127,10 @@ def make_switch(
     """
     lease.require()
     context.registry.set_active(wanted)
-    if wanted.kind == "release":
-        _complete_release(context, lease, wanted, manifest)
-        return []
-    return _complete_decided(context, lease, wanted, manifest)
+    if manifest is None or wanted.kind != "release":
+        return _complete_decided(context, lease, wanted, manifest)
+    _complete_release(context, lease, wanted, manifest)
+    return []
 
 
 def _complete_release(
@@ -154,7 +158,7 @@ def _complete_release(
 def _complete_decided(
     context: ReleaseContext, lease: Lease, wanted: DesiredState, manifest: Manifest | None
 ) -> list[str]:
-    """Do what is left of a rollback or a going back; returns which replicas do not follow yet."""
+    """Do what is left of a move that was decided; returns which replicas do not follow yet."""
     _move_pointer(context, lease, wanted)
     lease.require()
     context.registry.commit(wanted)

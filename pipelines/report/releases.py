@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
+from pipelines.config import PipelineConfig
 from pipelines.errors import ReleaseError
 from pipelines.models_config import UNITS
 from pipelines.release.context import ReleaseContext
 from pipelines.release.desired import DesiredState
+from pipelines.release.origin import CurrentLake, read_current_lake
 from pipelines.release.status import UnitStatus, unit_status
 from pipelines.report.frame import render_in_frame
 from pipelines.wording import age, verdict_counts
@@ -40,24 +43,26 @@ class UnitReleases:
         return f"to {self.status.data_date}, {age(self.status.data_age_days)}"
 
 
-def collect_releases(context: ReleaseContext, enabled: Iterable[str]) -> list[UnitReleases]:
-    """Return the units that are live or enabled, in their fixed order.
+def collect_releases(context: ReleaseContext, config: PipelineConfig) -> list[UnitReleases]:
+    """Return the units that are live, retired or enabled, in their fixed order.
 
     Raises:
         ServiceError: Redis or object storage does not answer.
     """
-    wanted = set(enabled)
+    wanted = set(config.models.enabled_units())
+    lake = read_current_lake(context.settings.lake)
+    today = config.data.calendar.day_of(datetime.now(UTC))
     return [
-        _of_unit(context, unit)
+        _of_unit(context, unit, lake, today)
         for unit in UNITS
         if unit in wanted or context.online.pointers.get(unit) or context.registry.active(unit)
     ]
 
 
-def _of_unit(context: ReleaseContext, unit: str) -> UnitReleases:
+def _of_unit(context: ReleaseContext, unit: str, lake: CurrentLake, today: date) -> UnitReleases:
     try:
         moves = list(itertools.islice(context.registry.newest_moves(unit), _MOVES))
-        return UnitReleases(unit, unit_status(context, unit), moves)
+        return UnitReleases(unit, unit_status(context, unit, lake, today), moves)
     except ReleaseError as error:
         # A broken document of one unit must not hide the others.
         return UnitReleases(unit, None, error=str(error))

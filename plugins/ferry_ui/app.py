@@ -33,7 +33,7 @@ def make_app(services: Services, guard: Callable[..., Any]) -> FastAPI:
 
     @app.get("/releases")
     def releases(request: Request) -> HTMLResponse:
-        units = collect_releases(services.context(), services.enabled_units())
+        units = collect_releases(services.context(), services.config())
         return _page(render_releases(units, _base(request)))
 
     @app.get("/try")

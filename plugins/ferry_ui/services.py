@@ -51,9 +51,9 @@ class Services:
         with self._scoring:
             yield client
 
-    def enabled_units(self) -> tuple[str, ...]:
-        """Return the units that `pipeline.yaml` enables."""
-        return self._config(self._load_settings()).models.enabled_units()
+    def config(self) -> PipelineConfig:
+        """Return `pipeline.yaml` as it is now."""
+        return self._config(self._load_settings())
 
     @staticmethod
     def _config(settings: Settings) -> PipelineConfig:

@@ -101,7 +101,7 @@ def test_a_retry_does_not_bring_back_what_was_rolled_back(
     roll_back(tables_only, UNIT, None, "wrong prices", RUNNER)
     activation = activate(tables_only, bad, "always")
     assert activation.outcome == "refused"
-    assert "rolled back: wrong prices" in activation.reason
+    assert "withdrawn: wrong prices" in activation.reason
     assert live_version(tables_only, UNIT) == first.version
     # The next run's version is another one.
     newer = release(tables_only, tmp_path, UNIT, 3, tmp_path)

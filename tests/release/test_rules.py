@@ -25,7 +25,7 @@ attempts = st.integers(1, 9999)
         (1, 2, "always", {}, None, None),
         (3, 2, "never", {}, None, "asked to leave alone"),
         (3, None, "never", {}, None, "asked to leave alone"),
-        (3, 2, "if_newest", {3: "wrong prices"}, None, "3 was rolled back: wrong prices"),
+        (3, 2, "if_newest", {3: "wrong prices"}, None, "3 was withdrawn: wrong prices"),
         (3, 2, "always", {3: "wrong prices"}, None, "only 'ferry rollback --to 3'"),
         (3, 2, "if_newest", {4: "wrong prices"}, None, None),
         (3, 2, "always", {}, "auc 0.4", "version 3 was refused by its gates: auc 0.4"),

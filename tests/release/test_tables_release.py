@@ -16,6 +16,7 @@ from pipelines.online.client import FerryClient
 from pipelines.release.activate import activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.manifest import Manifest
+from pipelines.release.origin import read_current_lake
 from pipelines.release.runners import SparkRunner
 from pipelines.release.stage_tables import stage_tables
 from pipelines.release.status import unit_status
@@ -49,7 +50,7 @@ def test_a_version_goes_live_and_answers(
 
         second = release(spark, context, tmp_path, 2)
         assert client.recommend("7").items[0].item_id == "2007"
-    status = unit_status(context, "recs")
+    status = unit_status(context, "recs", read_current_lake(context.settings.lake), second.run_date)
     assert status.live is not None
     assert (status.live.version, status.live.previous) == (second.version, first.version)
     assert status.rows == {"user_items": USERS, "popular": 1, "titles": USERS}
