@@ -360,10 +360,16 @@ def load_pipeline_config(path: Path) -> PipelineConfig:
         return PipelineConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        key = ".".join(str(part) for part in first["loc"])
+        # A rule between sections names its key itself.
+        if not key and first["type"] != "value_error":
+            key = "(top level)"
+        where = f"{path}: {key}" if key else f"{path}"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         if first["type"] == "extra_forbidden":
-            raise ConfigError(f"{path}: {key}: unknown key{more}") from error
+            raise ConfigError(f"{where}: unknown key{more}") from error
         reason = first["msg"].removeprefix("Value error, ")
-        got = "" if first["type"] == "missing" else f", got {first['input']!r}"
-        raise ConfigError(f"{path}: {key}: {reason}{got}{more}") from error
+        # Not a whole section: its content would bury the reason.
+        is_shown = first["type"] != "missing" and not isinstance(first["input"], dict)
+        got = f", got {first['input']!r}" if is_shown else ""
+        raise ConfigError(f"{where}: {reason}{got}{more}") from error

@@ -145,6 +145,15 @@ def test_the_shipped_configuration_is_valid() -> None:
             "data: {events: {path: e}, items: {path: i}, positive_rating: 9}",
             "data: positive_rating must lie between",
         ),
+        (
+            MINIMAL + "operations: {schedule: '@hourly'}",
+            r"yaml: operations.schedule: '@hourly' starts several runs a day.*'0 3 \* \* \*'$",
+        ),
+        (MINIMAL + "operations: {schedule: nightly}", "yaml: operations.schedule: 'nightly' is no"),
+        (
+            "data: {events: {path: e}, items: {path: i}, time_zone: Berlin}",
+            "data.time_zone: no time zone of this name.*got 'Berlin'",
+        ),
         ("a: [", "line 1 is not YAML"),
         ("", "level.*valid dictionary"),
     ],
