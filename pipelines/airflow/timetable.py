@@ -129,8 +129,9 @@ class DataDayTimetable(Timetable):
             return super().generate_run_id(
                 run_type=run_type, run_after=run_after, data_interval=data_interval, **extra
             )
-        start = data_interval.start.astimezone(ZoneInfo(self._calendar.time_zone))
-        return run_type.generate_run_id(suffix=start.isoformat())
+        start = self._calendar.start_of(self._calendar.day_of(data_interval.start))
+        local = start.astimezone(ZoneInfo(self._calendar.time_zone))
+        return run_type.generate_run_id(suffix=local.isoformat())
 
     def _interval(self, day: date) -> DataInterval:
         start, end = self._calendar.start_of(day), self._calendar.end_of(day)

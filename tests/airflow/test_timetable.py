@@ -104,6 +104,7 @@ def test_a_run_by_hand_is_for_the_last_complete_day(answers: dict[str, Any]) -> 
 def test_a_run_of_the_schedule_is_named_by_its_day(answers: dict[str, Any]) -> None:
     assert answers["names"] == [
         "scheduled__2026-11-24T00:00:00+01:00",
+        "scheduled__2026-11-24T00:00:00+01:00",
         "manual__2026-11-26T00:00:00+00:00",
     ]
 

@@ -74,9 +74,14 @@ def main() -> None:
         restriction=TimeRestriction(None, pendulum.datetime(2020, 1, 1), False),
     )
     day = interval("2026-11-23T23:00+00:00", "2026-11-24T23:00+00:00")
+    old_day = interval("2026-11-24T03:00+00:00", "2026-11-25T03:00+00:00")
     names = [
-        timetable.generate_run_id(run_type=kind, run_after=days[1], data_interval=day)
-        for kind in (DagRunType.SCHEDULED, DagRunType.MANUAL)
+        timetable.generate_run_id(run_type=kind, run_after=days[1], data_interval=of)
+        for kind, of in (
+            (DagRunType.SCHEDULED, day),
+            (DagRunType.SCHEDULED, old_day),
+            (DagRunType.MANUAL, day),
+        )
     ]
     manual = timetable.infer_manual_data_interval(run_after=pendulum.datetime(2026, 3, 29, 23, 29))
     print(  # noqa: T201
