@@ -20,6 +20,7 @@ from pipelines.online.layout import Value
 from pipelines.online.live import LiveUnit, LiveUnits
 from pipelines.online.scoring import Scorer, Scoring, candidates_of
 from pipelines.online.store import OnlineStore
+from pipelines.patience import Patience
 
 Method = Literal["embeddings", "interests", "pmml", "tf_serving"]
 #: Which unit's lists say what is similar: vectors that lie close, or what is liked together.
@@ -66,10 +67,10 @@ class FerryClient:
     address, if a service does not answer.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: Patience = Patience.READER) -> None:
         self.settings = settings
-        self.online = OnlineStore.connect(settings)
-        self.scoring = Scoring(settings)
+        self.online = OnlineStore.connect(settings, patience)
+        self.scoring = Scoring(settings, patience)
         self._units = LiveUnits(self.online)
 
     def close(self) -> None:

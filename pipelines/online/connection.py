@@ -13,11 +13,12 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from pipelines.errors import ServiceError
+from pipelines.patience import STEP_SECONDS, Patience
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = {Patience.READER: 10.0, Patience.STEP: STEP_SECONDS}
 _RETRIES = 3
 
 
@@ -27,12 +28,16 @@ def redis_address(url: str) -> str:
     return f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
 
 
-def open_redis(url: str) -> redis.Redis:
-    """Return a client with deadlines on every wait and retries of what may pass."""
+def open_redis(url: str, patience: Patience) -> redis.Redis:
+    """Return a client with deadlines on every wait and retries of what may pass.
+
+    A command whose answer was lost is sent again: so repeating it must do no harm.
+    """
+    seconds = _TIMEOUT_SECONDS[patience]
     return redis.Redis.from_url(
         url,
-        socket_timeout=_TIMEOUT_SECONDS,
-        socket_connect_timeout=_TIMEOUT_SECONDS,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES),
     )
 

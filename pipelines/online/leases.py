@@ -1,10 +1,20 @@
 """Leases: who may change something now, so that a late or second process can't.
 
-A lease is the Redis key ``<prefix>:lease:{<what>}`` with a time to live; its value is a token,
-``<owner>|<random>``, that a thread keeps alive while the holder lives. Writes that matter are
-fenced: their script moves nothing unless the lease still holds the writer's own token
-(:mod:`pipelines.online.pointer`). The braces make Redis Cluster keep a lease beside the key that
-it guards.
+A lease is two keys of Redis. ``<prefix>:lease:{<what>}`` has a time to live; its value is a token,
+``<owner>|<random>``, that a process beside the holder keeps alive while the holder lives
+(:mod:`pipelines.online.keeper_process`). ``<prefix>:fence:{<what>}`` is a hash that stays: the
+`fence` of who took the lease last, a number that only grows, their `token`, whether they still have
+it (`held`), and `sure_at`. The braces make Redis Cluster keep both beside the key that the lease
+guards.
+
+What decides is the second key. A lease that ran out is still its holder's unless somebody took it
+since, even if they gave it back. Writes that matter are fenced: their script moves nothing unless
+the fence has the writer's token (:mod:`pipelines.online.pointer`).
+
+A fence is Redis's clock in microseconds, or one more than the one before if that is greater: so it
+grows also where Redis lost its data. A lease that was lost with them is restored by its holder, of
+several the one with the greatest fence. Until `sure_at` (Redis's clock in ms; 0: no need to wait),
+the time of a lease later, nobody has it: one who took it later and lives has renewed it by then.
 
 The same owner may take its lease over: a run's retry does not have to wait until the lease of the
 attempt that was killed runs out, and that attempt, should it still live, is fenced off.
@@ -13,81 +23,132 @@ attempt that was killed runs out, and that attempt, should it still live, is fen
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import NamedTuple, cast
 
 import redis
 
 from pipelines.errors import ReleaseError, ServiceError
 from pipelines.online.connection import explained
+from pipelines.online.keeper_process import Kept, keeper_process
+from pipelines.online.lease_keeper import FENCE_SECONDS, renew
 
 LEASE_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 
-# ARGV: token, how a token begins that may be taken over, milliseconds. Answers the holder's token:
-# ours, if it is taken.
-_ACQUIRE = """
+# KEYS: lease, fence. ARGV: token, how a token begins that may be taken over, milliseconds, how long
+# the fence is remembered. Answers the holder's token (ours, if it is taken) and the fence.
+_TAKE = """-- take a lease
 local holder = redis.call('GET', KEYS[1])
-if holder and string.sub(holder, 1, #ARGV[2]) ~= ARGV[2] then return holder end
+if holder and string.sub(holder, 1, #ARGV[2]) ~= ARGV[2] then return {holder, ''} end
+local time = redis.call('TIME')
+local last = redis.call('HMGET', KEYS[2], 'fence', 'token')
+local fence = last[1]
+-- The same request again, whose answer was lost on the way, is not counted again.
+if last[2] ~= ARGV[1] then
+  fence = math.max(tonumber(fence or '0') + 1, time[1] * 1000000 + time[2])
+  fence = string.format('%.0f', fence)
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-return ARGV[1]
+redis.call('HSET', KEYS[2], 'fence', fence, 'token', ARGV[1], 'held', '1', 'sure_at', '0')
+redis.call('EXPIRE', KEYS[2], ARGV[4])
+return {ARGV[1], fence}
 """
-_RENEW = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+# KEYS: lease, fence. ARGV: token, fence, how long the fence is remembered. A renewal that is still
+# on its way finds afterwards that the lease has ended.
+_GIVE_BACK = """-- give back a lease
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+local last = redis.call('HMGET', KEYS[2], 'fence', 'token')
+local number, fence = tonumber(last[1] or '0'), tonumber(ARGV[2])
+if last[2] ~= ARGV[1] and number >= fence then return end
+fence = string.format('%.0f', math.max(number, fence))
+redis.call('HSET', KEYS[2], 'fence', fence, 'token', ARGV[1], 'held', '0', 'sure_at', '0')
+redis.call('EXPIRE', KEYS[2], ARGV[3])
 """
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end"
 
 log = logging.getLogger(__name__)
 
 
 class LeaseLostError(ReleaseError):
-    """Another process took the lease, or Redis lost it: what it guards may not be changed now."""
+    """The lease is no longer ours; the message says why. What it guards may not be changed now."""
+
+
+class Taken(NamedTuple):
+    """A lease as it was taken: its keys, its token and its fence."""
+
+    key: str
+    fence_key: str
+    token: str
+    fence: str
+
+    @property
+    def owner(self) -> str:
+        """Who took it."""
+        return _owner(self.token)
 
 
 class Lease:
-    """A lease that is held; `token` is what fenced writes present."""
+    """A lease that is held; what `taken` says is what fenced writes present."""
 
-    def __init__(self, what: str, key: str, token: str, renew: Callable[[Lease], bool]) -> None:
+    def __init__(self, what: str, taken: Taken, renew: Callable[[Taken], tuple[str, str]]) -> None:
         self.what = what
-        self.key = key
-        self.token = token
+        self.taken = taken
         self._renew = renew
-        self._lost = threading.Event()
-
-    def lose(self) -> None:
-        """Note that the lease is no longer ours."""
-        self._lost.set()
+        self._lost: str | None = None
 
     def require(self) -> None:
         """Ask Redis whether the lease is still ours, before a write that nothing else fences.
+
+        Where Redis lost its data since, it takes up to the time of a lease to be sure.
 
         Raises:
             LeaseLostError: it was lost.
             ServiceError: Redis does not answer.
         """
-        if self._lost.is_set() or not self._renew(self):
-            self.lose()
-            raise LeaseLostError(
-                f"{self.what}: another process took over meanwhile; nothing more was changed"
-            )
+        if self._lost is None:
+            state, detail = self._renew(self.taken)
+            while state == "unsure":
+                log.warning(
+                    "Redis lost the lease of %s: in %.0f s it is sure whether another process "
+                    "took it",
+                    self.what, int(detail) / 1000,
+                )  # fmt: skip
+                time.sleep(int(detail) / 1000)
+                state, detail = self._renew(self.taken)
+            if state == "held":
+                self.taken = self.taken._replace(fence=detail)
+            else:
+                self._lost = self._why(state, detail)
+        if self._lost is not None:
+            raise LeaseLostError(f"{self.what}: {self._lost}; nothing more was changed")
+
+    def _why(self, state: str, detail: str) -> str:
+        if state == "taken":
+            other = _owner(detail)
+            who = f"another attempt of {other}" if other == self.taken.owner else other
+            return f"{who} took over meanwhile"
+        return "the lease was given back"
 
 
 class Leases:
-    """The leases under one prefix."""
+    """The leases under one prefix, in the Redis that `url` names and `client` is connected to."""
 
-    def __init__(self, client: redis.Redis, prefix: str, address: str) -> None:
+    def __init__(self, client: redis.Redis, prefix: str, address: str, url: str) -> None:
         self._redis = client
         self._prefix = prefix
+        self._url = url
         self.address = address
 
     def key(self, what: str) -> str:
         """Return the key of the lease of `what`, in the same hash slot as a key named `what`."""
         return f"{self._prefix}:lease:{{{what}}}"
+
+    def fence_key(self, what: str) -> str:
+        """Return the key of the fence of `what`, in the same hash slot."""
+        return f"{self._prefix}:fence:{{{what}}}"
 
     @contextmanager
     def hold(
@@ -109,66 +170,77 @@ class Leases:
             ServiceError: Redis does not answer.
         """
         name = label or what
-        lease = self._take(what, name, owner, wait, take_over)
-        stop = threading.Event()
-        keeper = threading.Thread(
-            target=self._keep, args=(lease, stop), name=f"lease {name}", daemon=True
-        )
-        keeper.start()
+        taken = self.take(what, owner, label=name, wait=wait, take_over=take_over)
+        keeper = keeper_process()
+        number = keeper.keep(Kept(self._url, *taken, _milliseconds()))
         try:
-            yield lease
+            yield Lease(name, taken, self.renew)
         finally:
-            stop.set()
-            keeper.join()
-            self._give_back(lease)
+            keeper.drop(number)
+            try:
+                self.give_back(taken)
+            except ServiceError as error:
+                # What it guarded is done: an error here would only hide how that ended.
+                log.warning("the lease of %s runs out by itself: %s", name, error)
 
     @explained
     def holder(self, what: str) -> str | None:
         """Return who holds the lease of `what`, or None."""
         token = cast(bytes | None, self._redis.get(self.key(what)))
-        return token.decode().rpartition("|")[0] if token else None
+        return _owner(token.decode()) if token else None
 
-    def _take(self, what: str, name: str, owner: str, wait: float, take_over: bool) -> Lease:
+    def take(
+        self,
+        what: str,
+        owner: str,
+        *,
+        label: str | None = None,
+        wait: float = 0.0,
+        take_over: bool = True,
+    ) -> Taken:
+        """Take the lease of `what`, which then runs out unless it is renewed; as :meth:`hold`."""
         token = f"{owner}|{uuid.uuid4().hex}"
-        key = self.key(what)
         ours = f"{owner}|" if take_over else token
         deadline = time.monotonic() + wait
-        while (holder := self._acquire(key, token, ours)) != token:
+        while True:
+            holder, fence = self._take(what, token, ours)
+            if holder == token:
+                return Taken(self.key(what), self.fence_key(what), token, fence)
             if time.monotonic() >= deadline:
                 raise ReleaseError(
-                    f"{name} is being changed by {holder.rpartition('|')[0]}: try again later"
+                    f"{label or what} is being changed by {_owner(holder)}: try again later"
                 )
             time.sleep(_POLL_SECONDS)
-        return Lease(name, key, token, self._renew)
 
     @explained
-    def _acquire(self, key: str, token: str, ours: str) -> str:
-        milliseconds = int(LEASE_SECONDS * 1000)
-        answer = self._redis.eval(_ACQUIRE, 1, key, token, ours, str(milliseconds))
-        return cast(bytes, answer).decode()
+    def _take(self, what: str, token: str, ours: str) -> tuple[str, str]:
+        answer = self._redis.eval(
+            _TAKE, 2, self.key(what), self.fence_key(what),
+            token, ours, str(_milliseconds()), str(FENCE_SECONDS),
+        )  # fmt: skip
+        holder, fence = cast(list[bytes], answer)
+        return holder.decode(), fence.decode()
 
     @explained
-    def _renew(self, lease: Lease) -> bool:
-        milliseconds = int(LEASE_SECONDS * 1000)
-        return bool(self._redis.eval(_RENEW, 1, lease.key, lease.token, str(milliseconds)))
+    def renew(self, taken: Taken) -> tuple[str, str]:
+        """Renew a lease, also one that ran out.
 
-    def _keep(self, lease: Lease, stop: threading.Event) -> None:
-        while not stop.wait(LEASE_SECONDS / 3):
-            try:
-                if not self._renew(lease):
-                    lease.lose()
-                    return
-            except ServiceError as error:
-                # The lease outlives two failed renewals; fenced writes notice if it did not.
-                log.warning("could not renew the lease of %s: %s", lease.what, error)
-
-    def _give_back(self, lease: Lease) -> None:
-        try:
-            self._release(lease)
-        except ServiceError as error:
-            # What it guarded is done: an error here would only hide how that ended.
-            log.warning("the lease of %s runs out by itself: %s", lease.what, error)
+        Returns "held" and the fence; "unsure" and for how many milliseconds, where Redis lost its
+        data; or why the lease is lost: "taken" and the token that took it, or "ended".
+        """
+        return renew(self._redis, *taken, _milliseconds())
 
     @explained
-    def _release(self, lease: Lease) -> None:
-        self._redis.eval(_RELEASE, 1, lease.key, lease.token)
+    def give_back(self, taken: Taken) -> None:
+        """Free a lease, unless another process took it."""
+        self._redis.eval(
+            _GIVE_BACK, 2, taken.key, taken.fence_key, taken.token, taken.fence, str(FENCE_SECONDS)
+        )
+
+
+def _owner(token: str) -> str:
+    return token.rpartition("|")[0]
+
+
+def _milliseconds() -> int:
+    return int(LEASE_SECONDS * 1000)

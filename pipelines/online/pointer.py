@@ -17,13 +17,17 @@ from pydantic import BaseModel, ConfigDict
 from pipelines.errors import ReleaseError
 from pipelines.online.connection import explained
 from pipelines.online.layout import Keys
-from pipelines.online.leases import Lease, LeaseLostError
+from pipelines.online.leases import Lease, LeaseLostError, Taken
 
 # Moves the pointer in one step, so that no reader and no second writer sees it half-way.
-# KEYS: pointer, lease. ARGV: the mover's token, the epoch that it saw ('0': none), the new epoch,
-# version, previous, replaced, since, '1' to allow going back. Answers what stopped it, or 'moved'.
-_MOVE = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'lease' end
+# KEYS: pointer, lease, its fence. ARGV: the mover's token, the epoch that it saw ('0': none), the
+# new epoch, version, previous, replaced, since, '1' to allow going back. Answers what stopped it,
+# or 'moved'. That the lease has run out does not, as long as nobody took it.
+_MOVE = """-- move the pointer
+local fence = redis.call('HMGET', KEYS[3], 'token', 'held', 'sure_at')
+if fence[1] ~= ARGV[1] or fence[2] ~= '1' or fence[3] ~= '0' then return 'lease' end
+local holder = redis.call('GET', KEYS[2])
+if holder and holder ~= ARGV[1] then return 'lease' end
 local live = redis.call('HGET', KEYS[1], 'version')
 local epoch = redis.call('HGET', KEYS[1], 'epoch') or '0'
 -- The same move again: its answer was lost on the way, and the client asked once more.
@@ -108,18 +112,19 @@ class PointerStore:
         greater `epoch`, and, unless `allow_backward`, only to a version that is not older.
 
         Raises:
-            LeaseLostError: another process took the lease.
+            LeaseLostError: the lease was lost.
             ReleaseError: the pointer was moved meanwhile, or it would go back.
         """
-        match self._move(unit, lease, seen_epoch, epoch, target, allow_backward):
+        answer = self._move(unit, lease.taken, seen_epoch, epoch, target, allow_backward)
+        if answer == b"lease":
+            # Lost, which this says; or Redis lost its data, after which this makes it ours again.
+            lease.require()
+            answer = self._move(unit, lease.taken, seen_epoch, epoch, target, allow_backward)
+        match answer:
             case b"moved":
                 return
             case b"lease":
-                lease.lose()
-                raise LeaseLostError(
-                    f"{unit}: another process took over the release meanwhile; this one moves "
-                    "nothing any more"
-                )
+                raise LeaseLostError(f"{unit}: the lease was lost meanwhile; nothing was moved")
             case b"backward":
                 raise ReleaseError(f"{unit}: the pointer moves only forward, see 'ferry rollback'")
             case _:
@@ -129,7 +134,7 @@ class PointerStore:
     def _move(
         self,
         unit: str,
-        lease: Lease,
+        taken: Taken,
         seen_epoch: int,
         epoch: int,
         target: Pointer | None,
@@ -137,10 +142,11 @@ class PointerStore:
     ) -> bytes:
         answer = self._redis.eval(
             _MOVE,
-            2,
+            3,
             self.key(unit),
-            lease.key,
-            lease.token,
+            taken.key,
+            taken.fence_key,
+            taken.token,
             str(seen_epoch),
             str(epoch),
             _text(target.version if target else None),

@@ -24,6 +24,7 @@ from pipelines.online.ranking_inputs import (
 )
 from pipelines.online.store import parse_feature_row
 from pipelines.online.tf_serving import DEFAULT_SIGNATURE, RANK_SIGNATURE, Inputs, ModelServer
+from pipelines.patience import Patience
 from pipelines.release.manifest import PMML_FILE
 from pipelines.release.objects import ObjectStore
 from pipelines.release.registry import Registry
@@ -37,8 +38,9 @@ Scorer = Literal["pmml", "tf_serving"]
 class Scoring:
     """The model servers, and the PMML scorers of this process; closed at the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: Patience = Patience.READER) -> None:
         self.settings = settings
+        self._patience = patience
         self._servers: list[ModelServer] = []
         self._scorers: dict[str, tuple[int, PmmlScorer]] = {}
 
@@ -81,7 +83,7 @@ class Scoring:
         known = self._scorers.get(unit)
         if known and known[0] == version:
             return known[1]
-        registry = Registry(ObjectStore.connect(self.settings))
+        registry = Registry(ObjectStore.connect(self.settings, self._patience))
         manifest = registry.sealed(unit, version)
         entry = next(e for e in manifest.files if e.name == PMML_FILE)
         with tempfile.TemporaryDirectory(prefix="ferry-pmml-") as folder:

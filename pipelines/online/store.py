@@ -15,6 +15,7 @@ from pipelines.online.connection import explained, open_redis, redis_address
 from pipelines.online.layout import Keys, TableMeta, Value, bucket_of, unpack
 from pipelines.online.leases import Leases
 from pipelines.online.pointer import PointerStore
+from pipelines.patience import Patience
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,17 +32,17 @@ class OnlineStore:
     Every method raises ServiceError, with the address, if Redis does not answer or refuses.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(self, url: str, prefix: str, patience: Patience = Patience.READER) -> None:
         self.address = redis_address(url)
         self.prefix = prefix
-        self._redis = open_redis(url)
+        self._redis = open_redis(url, patience)
         self.pointers = PointerStore(self._redis, prefix, self.address)
-        self.leases = Leases(self._redis, prefix, self.address)
+        self.leases = Leases(self._redis, prefix, self.address, url)
 
     @classmethod
-    def connect(cls, settings: Settings) -> OnlineStore:
+    def connect(cls, settings: Settings, patience: Patience = Patience.READER) -> OnlineStore:
         """Open the store that the settings name."""
-        return cls(settings.redis_url.get_secret_value(), settings.redis_prefix)
+        return cls(settings.redis_url.get_secret_value(), settings.redis_prefix, patience)
 
     def close(self) -> None:
         """Give the connections back."""

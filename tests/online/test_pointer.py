@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.config import Settings
 from pipelines.errors import ReleaseError
+from pipelines.online import leases
 from pipelines.online.leases import Lease, LeaseLostError
 from pipelines.online.pointer import Pointer
 from pipelines.online.store import OnlineStore
@@ -102,9 +103,38 @@ def test_a_lease_that_was_taken_over_moves_nothing(online: OnlineStore) -> None:
     assert online.pointers.get(UNIT) == target(11, 1)
 
 
-def test_a_lease_that_redis_lost_moves_nothing(online: OnlineStore, lease: Lease) -> None:
-    online._redis.delete(lease.key)
-    with pytest.raises(LeaseLostError):
+def test_a_lease_that_ran_out_moves_the_pointer_unless_somebody_took_it(
+    online: OnlineStore, lease: Lease
+) -> None:
+    online._redis.delete(lease.taken.key)
+    move(online, lease, target(10, 1))
+    assert online.pointers.get(UNIT) == target(10, 1)
+    online._redis.delete(lease.taken.key)
+    online.leases.give_back(online.leases.take(online.pointers.key(UNIT), "run two"))
+    with pytest.raises(LeaseLostError, match="run two took over"):
+        move(online, lease, target(11, 2))
+    assert online.pointers.get(UNIT) == target(10, 1)
+
+
+def test_a_lease_that_redis_lost_moves_the_pointer_when_it_is_sure_whose_it_is(
+    online: OnlineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1.0)
+    with online.leases.hold(online.pointers.key(UNIT), "run one") as lease:
+        online._redis.delete(lease.taken.key, lease.taken.fence_key)
+        assert online.leases.renew(lease.taken)[0] == "unsure"
+        taken = (lease.taken, 0, 1, target(10, 1), False)
+        assert online.pointers._move(UNIT, *taken) == b"lease"
+        assert online.pointers.get(UNIT) is None
+        move(online, lease, target(10, 1))
+    assert online.pointers.get(UNIT) == target(10, 1)
+
+
+def test_a_lease_that_an_earlier_ferry_took_moves_nothing(
+    online: OnlineStore, lease: Lease
+) -> None:
+    online._redis.set(lease.taken.key, "run two|token")
+    with pytest.raises(LeaseLostError, match="run two took over"):
         move(online, lease, target(10, 1))
     assert online.pointers.get(UNIT) is None
 

@@ -26,10 +26,10 @@ _READING = {
     b"HMGET", b"INFO", b"MEMORY", b"PING", b"SELECT",
 }  # fmt: skip
 _SCRIPTS = {
-    b"'moved'": "move the pointer",
-    b"'PX', ARGV": "take the lease",
-    b"'PEXPIRE'": None,
-    b"'DEL'": "give back the lease",
+    b"-- move the pointer": "move the pointer",
+    b"-- take a lease": "take the lease",
+    b"-- renew a lease": None,
+    b"-- give back a lease": "give back the lease",
 }
 _WRITING = {
     "PutObject", "DeleteObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload",
