@@ -74,8 +74,9 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         # Where the cores are taken, one part of Airflow writes for longer than the 5 s that others
-        # wait by default; what they were about to do would fail with "database is locked".
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.airflow.absolute()}/airflow.db?timeout=60",
+        # wait by default; what they were about to do would fail with "database is locked". One that
+        # is stopped for a minute may keep it locked so long.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.airflow.absolute()}/airflow.db?timeout=90",
         "CORE__EXECUTOR": "LocalExecutor",
         # More than may train at a time (operations.heavy_tasks): a rollback finds a free one.
         "CORE__PARALLELISM": "4",
@@ -92,6 +93,14 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         # The scheduler's loop; tasks of a run start within about a second of each other.
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+        # A scheduler that stood still for so long takes itself for dead, and kills every running
+        # task. By default that is 30 s: a closed lid, a snapshot. The look at whose scheduler is
+        # dead is every 300 s, so what a killed one left is found no later than before.
+        "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "240",
+        # A task asks again when it has waited so long for the API server, and fails after five
+        # times; by default after 5 s, so that a minute's stall fails it. Longer than the database
+        # may be locked.
+        "WORKERS__EXECUTION_API_TIMEOUT": "120",
         # Off: no run but those that are asked for.
         "SCHEDULER__USE_JOB_SCHEDULE": str(schedule == "daily"),
         "LOGGING__COLORED_CONSOLE_LOG": "False",
