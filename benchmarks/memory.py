@@ -209,7 +209,7 @@ def main(
             stack.services_up()
             lake = Lake(str(home.lake))
             if not Path(lake.landing).exists():
-                made = generate(Path(lake.landing), users, items, _DAYS, _SEED, _RUN_DATE)
+                made = generate(lake, users, items, _DAYS, _SEED, _RUN_DATE)
                 typer.echo(made)
             peaks = _measure(home, stack, step or [known.name for known in STEPS])
             run = _newest_run(lake)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Annotated, NoReturn, get_args
 
 import typer
@@ -14,7 +12,7 @@ from pydantic import BaseModel
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines import cli_compare, cli_history, cli_release
+from pipelines import cli_compare, cli_data, cli_history, cli_release
 from pipelines.cli_output import JsonFlag, console, print_json
 from pipelines.config import load_pipeline_config, load_settings
 from pipelines.errors import ConfigError, FerryError
@@ -26,53 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-data_app = typer.Typer(help="Bring data in.", no_args_is_help=True)
-app.add_typer(data_app, name="data")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_release.app)
 app.command("compare")(cli_compare.compare_command)
 app.command("history")(cli_history.history_command)
 
 Count = Annotated[int, typer.Option("--count", "-n", min=1, max=50, help="How many items.")]
-EndDate = Annotated[
-    str | None,
-    typer.Option(help="The newest event falls on this day (YYYY-MM-DD)."),
-]
-
-
-def _parse_date(text: str | None) -> date | None:
-    if text is None:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"--end-date {text!r} is not a date: write it as YYYY-MM-DD") from error
-
-
-@data_app.command("import-movielens")
-def import_movielens_command(
-    folder: Annotated[Path, typer.Argument(help="Folder with ratings.csv and movies.csv.")],
-    end_date: EndDate = None,
-) -> None:
-    """Bring a MovieLens folder into the lake's landing area."""
-    from pipelines.data.movielens import import_movielens
-
-    result = import_movielens(folder, Path(load_settings().lake.landing), _parse_date(end_date))
-    typer.echo(result)
-
-
-@data_app.command("synth")
-def synth_command(
-    users: Annotated[int, typer.Option(min=1)] = 2000,
-    items: Annotated[int, typer.Option(min=1)] = 1500,
-    days: Annotated[int, typer.Option(min=1)] = 60,
-    seed: int = 42,
-    end_date: EndDate = None,
-) -> None:
-    """Generate a synthetic data set with tastes that models can learn."""
-    from pipelines.data.synthetic import generate
-
-    end = _parse_date(end_date) or datetime.now(UTC).date()
-    typer.echo(generate(Path(load_settings().lake.landing), users, items, days, seed, end))
 
 
 @app.command()

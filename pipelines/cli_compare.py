@@ -74,7 +74,7 @@ def _compare(settings: Settings, day: date, units: tuple[Unit, ...]) -> Comparis
         if paths is None:
             from pipelines.features.samples import build_features
 
-            paths = RunPaths(f"{settings.lake.root}/comparisons/{day}")
+            paths = RunPaths(f"{settings.lake.comparisons}/{day}")
             say(f"no run of {day} is in the lake: computing its features")
             size_shuffles(spark, settings.lake.ratings)
             build_features(spark, config, settings.lake, paths, day)

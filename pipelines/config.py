@@ -186,6 +186,11 @@ class EventSource(FileSource):
         """Whether each run date has files of its own."""
         return "{run_date}" in self.path
 
+    @property
+    def is_landed(self) -> bool:
+        """Whether they come from the lake's landing area."""
+        return "{landing}" in self.path
+
 
 class ItemSource(FileSource):
     """The item catalogue; columns: item_id, title, genres, optional release_year."""

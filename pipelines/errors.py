@@ -25,6 +25,10 @@ class NoDataError(DataError):
     """There is nothing to build from on that day. A backfill goes past it."""
 
 
+class OtherSourceError(DataError):
+    """The lake was made from another source: its rows and these must not mix."""
+
+
 class UnfinishedDataError(DataError):
     """A day is being written, or its writing was interrupted and will be tried again."""
 

@@ -6,6 +6,7 @@ The lake is Parquet under one root, a folder or any URL that Spark and pyarrow b
 * ``ratings/dt=YYYY-MM-DD/``, ``items/``, ``users/``: accepted data
 * ``quarantine/dt=YYYY-MM-DD/``: rejected rows with their reasons
 * ``runs/<version>/``: what one run's tasks hand to each other
+* ``made_from.json``: the source that made the lake
 """
 
 from __future__ import annotations
@@ -91,6 +92,22 @@ class Lake:
         return f"{self.root}/landing"
 
     @property
+    def origin(self) -> str:
+        """What is in the landing area, as one JSON file."""
+        return f"{self.landing}/origin.json"
+
+    @property
+    def made_from(self) -> str:
+        """The source that made the lake, as one JSON file."""
+        return f"{self.root}/made_from.json"
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Everything that comes from the lake's source."""
+        tables = (self.ratings, self.items, self.users, self.quarantine)
+        return (self.landing, *tables, self.runs, self.comparisons)
+
+    @property
     def ratings(self) -> str:
         """Accepted events, one ``dt=`` partition a day."""
         return f"{self.root}/ratings"
@@ -114,6 +131,11 @@ class Lake:
     def runs(self) -> str:
         """The parent of all runs' hand-over folders."""
         return f"{self.root}/runs"
+
+    @property
+    def comparisons(self) -> str:
+        """The parent of the features that `ferry compare` computed for itself."""
+        return f"{self.root}/comparisons"
 
     def run(self, version: int) -> RunPaths:
         """The hand-over folders of the run that builds `version`."""

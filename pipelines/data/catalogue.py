@@ -10,7 +10,7 @@ from pyspark.sql import functions as sf
 
 from pipelines.config import DataConfig
 from pipelines.data.files import SparkFiles
-from pipelines.data.source import IS_MALFORMED, POSITION, RAW, read_source
+from pipelines.data.source import FILE, IS_MALFORMED, POSITION, RAW, read_source
 from pipelines.data.values import as_genres, as_id, as_text, as_year
 from pipelines.errors import DataError
 
@@ -66,7 +66,7 @@ def ingest_users(
     if config.users is None:
         return None
     attributes = [name for name in config.users.columns if name != "user_id"]
-    rows = read_source(spark, config.users, path, ("user_id", *attributes)).drop(RAW)
+    rows = read_source(spark, config.users, path, ("user_id", *attributes)).drop(RAW, FILE)
     data_type = rows.schema["user_id"].dataType
     user_id = as_id(as_text(sf.col("user_id"), data_type), config.user_id_type)
     return _replace_table(spark, rows.withColumn("user_id", user_id), "user_id", target)

@@ -44,6 +44,7 @@ class Reason(StrEnum):
     TIMESTAMP_INVALID = "timestamp_invalid"
     TIMESTAMP_OUT_OF_RANGE = "timestamp_out_of_range"
     OUTSIDE_DAY = "outside_day"
+    TOO_LATE = "too_late"
 
 
 def id_type(kind: IdType) -> DataType:
@@ -96,7 +97,9 @@ def quarantine_schema() -> StructType:
     )
 
 
-class _Summary(BaseModel):
+class StoredModel(BaseModel):
+    """What is kept as one JSON file, wherever pyarrow can write."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def save(self, path: str) -> None:
@@ -137,12 +140,39 @@ def filesystem_of(path: str) -> tuple[Any, str]:
     return filesystem, target
 
 
-class IngestSummary(_Summary):
+class DayChange(BaseModel):
+    """What reading a day again changed in the lake: rows that are new, other, or gone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    added: int
+    replaced: int
+    removed: int
+
+    @classmethod
+    def of(cls, new: int, gone: int) -> DayChange:
+        """Return the change by which `new` rows came and `gone` rows went."""
+        replaced = min(new, gone)
+        return cls(added=new - replaced, replaced=replaced, removed=gone - replaced)
+
+    @property
+    def rows(self) -> int:
+        """How many rows it concerns; 0: nothing changed."""
+        return self.added + self.replaced + self.removed
+
+    def __str__(self) -> str:
+        parts = {"added": self.added, "replaced": self.replaced, "removed": self.removed}
+        said = [f"{count:,} {name}" for name, count in parts.items() if count]
+        return ", ".join(said) or "nothing changed"
+
+
+class IngestSummary(StoredModel):
     """Row counts of one ingest; ``input_rows = accepted + quarantined + exact_duplicates``.
 
     The input are the rows of the days that were written, and rows without a readable timestamp.
-    A source with the whole history also has rows of days that the lake holds already
-    (`earlier_rows`) and rows dated after the run date (`later_rows`); both were left alone.
+    A source with the whole history also has rows of days that the lake holds already, as they are
+    in it (`earlier_rows`), and rows dated after the run date (`later_rows`); both were left alone.
+    Summaries of earlier Ferrys have none of the fields with a default.
     """
 
     run_date: date
@@ -161,14 +191,36 @@ class IngestSummary(_Summary):
     repeated_items: int
     rejected_items: int
     users: int | None
+    #: Whether the run date was complete when it was read.
+    complete: bool = True
+    #: Days before the run date that the lake held and that were read again, and what that changed.
+    changed_days: dict[date, DayChange] = {}
+    #: By day, rows that came later than `data.late_days`; they are not in the lake.
+    too_late_rows: dict[date, int] = {}
+    #: Days before the run date that could not be read (again), and why.
+    unreadable_days: dict[date, str] = {}
+    #: Days up to the run date that the lake holds and that were read before they were complete.
+    incomplete_days: list[date] = []
 
     @property
     def quarantined_rows(self) -> int:
         """All quarantined rows."""
         return sum(self.quarantined.values())
 
+    def describe_days(self) -> list[str]:
+        """Return what somebody should know of the days, a line each."""
+        lines = [] if self.complete else [f"{self.run_date} had not ended: it is read again later"]
+        lines += [f"{day} read again: {change}" for day, change in self.changed_days.items()]
+        lines += [f"{day} not read again: {why}" for day, why in self.unreadable_days.items()]
+        lines += [
+            f"{day}: {rows:,} rows came too late (data.late_days) and are left out: "
+            f"'ferry data reread --from {day} --to {day}' takes them in"
+            for day, rows in self.too_late_rows.items()
+        ]
+        return lines
 
-class DataSummary(_Summary):
+
+class DataSummary(StoredModel):
     """What one run's models are trained and evaluated on.
 
     `items` counts those with events. `set_aside_rows` are neither trained on nor evaluated

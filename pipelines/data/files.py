@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    """A file or folder as its file system lists it."""
+
+    path: str
+    size: int
+    modified: datetime
 
 
 class SparkFiles:
@@ -33,6 +44,22 @@ class SparkFiles:
         if not filesystem.exists(path):
             return []
         return sorted(status.getPath().getName() for status in filesystem.listStatus(path))
+
+    def list_folder(self, folder: str) -> list[FileStatus]:
+        """Return what lies in `folder`; nothing if it does not exist."""
+        filesystem, path = self._open(folder)
+        if not filesystem.exists(path):
+            return []
+        return [_status(status) for status in filesystem.listStatus(path)]
+
+    def list_source(self, pattern: str) -> list[FileStatus]:
+        """Return the files that Spark reads for a path, which may hold wildcards, or a folder."""
+        filesystem, path = self._open(pattern)
+        found = []
+        for status in filesystem.globStatus(path) or ():
+            inside = filesystem.listStatus(status.getPath()) if status.isDirectory() else [status]
+            found += [_status(each) for each in inside if each.isFile()]
+        return [status for status in found if not _name(status).startswith(("_", "."))]
 
     def delete(self, path: str) -> None:
         """Delete a file or a folder with all in it; nothing happens if it does not exist."""
@@ -99,3 +126,12 @@ class SparkFiles:
             return lines
         finally:
             stream.close()
+
+
+def _status(status: Any) -> FileStatus:
+    modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
+    return FileStatus(status.getPath().toString(), status.getLen(), modified)
+
+
+def _name(status: FileStatus) -> str:
+    return status.path.rpartition("/")[2]

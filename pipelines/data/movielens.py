@@ -13,12 +13,14 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
 from pipelines.data.contract import EARLIEST, LATEST
+from pipelines.data.identity import MovielensFolder, Origin, require_room_for
 from pipelines.errors import DataError
+from pipelines.lake import Lake
 from pipelines.progress import Advance, progress
 
 RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
@@ -52,7 +54,7 @@ class ImportResult:
         )
 
 
-def import_movielens(source: Path, landing: Path, end_date: date | None) -> ImportResult:
+def import_movielens(source: Path, lake: Lake, end_date: date | None) -> ImportResult:
     """Bring ``ratings.csv`` and ``movies.csv`` of `source` into the landing area.
 
     With `end_date` every timestamp moves by the same number of whole days, so that the newest
@@ -62,6 +64,7 @@ def import_movielens(source: Path, landing: Path, end_date: date | None) -> Impo
     Raises:
         DataError: the folder or a file is missing or empty, a column is missing, or no rating
             can be read.
+        OtherSourceError: the lake was made from another source.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; it should hold ratings.csv and movies.csv")
@@ -71,29 +74,38 @@ def import_movielens(source: Path, landing: Path, end_date: date | None) -> Impo
     )
     first, last = _time_range(ratings)
     shift = (end_date - last).days if end_date else 0
-    with new_landing(landing) as folder:
+    brought = MovielensFolder(folder=str(source.absolute()), shift_days=shift)
+    require_room_for(lake, brought)
+    landing = Path(lake.landing)
+    with new_landing(
+        lake, Origin(brought=brought, last_day=last + timedelta(days=shift))
+    ) as folder:
         rating_count = _write_ratings(ratings, folder / "ratings" / "ratings.csv", shift)
         item_count = _write_items(movies, folder / "items" / "items.csv")
-    moved = [date.fromordinal(day.toordinal() + shift) for day in (first, last)]
-    return ImportResult(rating_count, item_count, moved[0], moved[1], shift, landing)
+    moved = timedelta(days=shift)
+    return ImportResult(rating_count, item_count, first + moved, last + moved, shift, landing)
 
 
 @contextmanager
-def new_landing(landing: Path) -> Iterator[Path]:
+def new_landing(lake: Lake, origin: Origin) -> Iterator[Path]:
     """Give an empty folder with ``ratings/`` and ``items/``; then put both in place at once.
 
     If the block fails, the landing area stays as it was.
     """
+    landing = Path(lake.landing)
     landing.mkdir(parents=True, exist_ok=True)
     beside = landing / f".new-{uuid.uuid4().hex}"
     try:
         for name in ("ratings", "items"):
             (beside / name).mkdir(parents=True)
         yield beside
+        # Interrupted between the two, nothing says that it is the one or the other.
+        Path(lake.origin).unlink(missing_ok=True)
         for name in ("ratings", "items"):
             if (landing / name).exists():
                 (landing / name).rename(beside / f"old-{name}")
             (beside / name).rename(landing / name)
+        origin.save(lake.origin)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

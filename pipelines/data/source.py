@@ -21,10 +21,12 @@ from pipelines.data.files import SparkFiles
 from pipelines.errors import DataError
 
 #: Columns that :func:`read_source` adds: the row as text, whether the row could not be split into
-#: columns, and its place in the source (to sort by).
+#: columns, its place in the source (to sort by), and the file that it stands in: a struct of path
+#: (a URL), size (bytes) and modified (timestamp), as they were when the file was listed.
 RAW = "_raw"
 IS_MALFORMED = "_is_malformed"
 POSITION = "_position"
+FILE = "_file"
 
 _BAD = "_bad"
 _KEYS_SAMPLED = 1000
@@ -89,6 +91,7 @@ def _read_csv(
         sf.coalesce(_BAD, as_csv).alias(RAW),
         sf.col(_BAD).isNotNull().alias(IS_MALFORMED),
         _position().alias(POSITION),
+        _file().alias(FILE),
     )
 
 
@@ -137,7 +140,7 @@ def _read_json_lines(
         schema = schema.add(present[position], StringType())
     options = {"mode": "PERMISSIVE", "columnNameOfCorruptRecord": _BAD}
     parsed = sf.from_json("value", schema.add(_BAD, StringType()), options).alias("row")
-    frame = lines.select("value", parsed, _position().alias(POSITION))
+    frame = lines.select("value", parsed, _position().alias(POSITION), _file().alias(FILE))
     fields = sf.col("row")
     return frame.select(
         *(
@@ -147,6 +150,7 @@ def _read_json_lines(
         sf.col("value").alias(RAW),
         (fields.isNull() | fields.getField(_BAD).isNotNull()).alias(IS_MALFORMED),
         POSITION,
+        FILE,
     )
 
 
@@ -176,6 +180,7 @@ def _read_parquet(
         sf.to_json(sf.struct(*fields)).alias(RAW),
         sf.lit(False).alias(IS_MALFORMED),
         _position().alias(POSITION),
+        _file().alias(FILE),
     )
 
 
@@ -193,6 +198,14 @@ def _position() -> Column:
     # Partitions are not in the order of files, so the row number alone would not do.
     return sf.struct(
         "_metadata.file_path", "_metadata.file_block_start", sf.monotonically_increasing_id()
+    )
+
+
+def _file() -> Column:
+    return sf.struct(
+        sf.col("_metadata.file_path").alias("path"),
+        sf.col("_metadata.file_size").alias("size"),
+        sf.col("_metadata.file_modification_time").alias("modified"),
     )
 
 

@@ -22,9 +22,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv as pa_csv
 
+from pipelines.data.identity import Origin, SyntheticWorld, require_room_for
 from pipelines.data.movielens import ITEM_COLUMNS, RATING_COLUMNS, new_landing
 from pipelines.data.titles import make_titles
 from pipelines.errors import DataError
+from pipelines.lake import Lake
 from pipelines.progress import progress
 
 Ints = npt.NDArray[np.int64]
@@ -103,7 +105,7 @@ class SyntheticResult:
 
 
 def generate(
-    landing: Path, users: int, items: int, days: int, seed: int, end_date: date
+    lake: Lake, users: int, items: int, days: int, seed: int, end_date: date
 ) -> SyntheticResult:
     """Write ``ratings/<day>.csv`` for `days` days up to `end_date`, and ``items/items.csv``.
 
@@ -112,27 +114,66 @@ def generate(
 
     Raises:
         DataError: there is nothing to generate (a number below 1).
+        OtherSourceError: the lake was made from another source.
     """
     if min(users, items, days) < 1:
         raise DataError("users, items and days must be at least 1")
+    first_day = end_date - timedelta(days=days - 1)
+    brought = SyntheticWorld(users=users, items=items, days=days, seed=seed, first_day=first_day)
+    require_room_for(lake, brought)
     rng = np.random.default_rng(seed)
     world = _World(users, items, days, rng)
-    first_day = end_date - timedelta(days=days - 1)
     total = 0
-    with new_landing(landing) as folder, progress("synth", total=days, unit="days") as advance:
+    with (
+        new_landing(lake, Origin(brought=brought, last_day=end_date)) as folder,
+        progress("synth", total=days, unit="days") as advance,
+    ):
         _write_items(folder / "items" / "items.csv", world, first_day, rng)
         for number in range(days):
             day = first_day + timedelta(days=number)
             table = world.events_of(number, day, rng)
-            with pa_csv.CSVWriter(
-                str(folder / "ratings" / f"{day}.csv"),
-                table.schema,
-                write_options=pa_csv.WriteOptions(quoting_style="none", quoting_header="none"),
-            ) as writer:
-                writer.write_table(table)
+            _write_day(folder / "ratings", day, table)
             total += table.num_rows
             advance(1, f"{total:,} ratings")
-    return SyntheticResult(total, users, items, first_day, end_date, landing)
+    return SyntheticResult(total, users, items, first_day, end_date, Path(lake.landing))
+
+
+def go_on(lake: Lake, until: date) -> int:
+    """Let a synthetic data set in the landing area have all days up to `until`.
+
+    The days that it has stay as they are, to the byte; in the new ones its users go on as before.
+    Returns how many days were added: none if the landing area holds something else.
+    """
+    origin = Origin.of_landing(lake)
+    if origin is None or not isinstance(origin.brought, SyntheticWorld):
+        return 0
+    if until <= origin.last_day:
+        return 0
+    made = origin.brought
+    rng = np.random.default_rng(made.seed)
+    world = _World(made.users, made.items, made.days, rng)
+    folder = Path(lake.landing)
+    # The titles and the days before are drawn again, so that what follows is drawn as it would be.
+    _draw_titles(world, made.first_day, rng)
+    days = (until - made.first_day).days + 1
+    with progress("synth", total=days, unit="days") as advance:
+        for number in range(days):
+            day = made.first_day + timedelta(days=number)
+            table = world.events_of(number, day, rng)
+            if day > origin.last_day:
+                _write_day(folder / "ratings", day, table)
+            advance(1)
+    Origin(brought=made, last_day=until).save(lake.origin)
+    return (until - origin.last_day).days
+
+
+def _write_day(folder: Path, day: date, table: pa.Table) -> None:
+    # Under a name that no reader takes for data, until it is whole.
+    part = folder / f".{day}.csv"
+    options = pa_csv.WriteOptions(quoting_style="none", quoting_header="none")
+    with pa_csv.CSVWriter(str(part), table.schema, write_options=options) as writer:
+        writer.write_table(table)
+    part.replace(folder / f"{day}.csv")
 
 
 class _World:
@@ -284,12 +325,19 @@ def _times_of_day(lengths: Ints, rng: np.random.Generator) -> Ints:
     return np.minimum(seconds, _SECONDS_PER_DAY - 1)
 
 
-def _write_items(path: Path, world: _World, first_day: date, rng: np.random.Generator) -> None:
+def _draw_titles(
+    world: _World, first_day: date, rng: np.random.Generator
+) -> tuple[Ints, list[str]]:
+    """Return each item's year and title."""
     joined = np.array([(first_day + timedelta(days=int(d))).year for d in world.item_joins])
     # Items that were there from the start are up to fifty years old, mostly recent.
     ages = np.where(world.item_joins >= 0, 0, rng.geometric(0.08, len(joined)) % 50)
     years = joined - ages
-    titles = make_titles(years, rng)
+    return years, make_titles(years, rng)
+
+
+def _write_items(path: Path, world: _World, first_day: date, rng: np.random.Generator) -> None:
+    years, titles = _draw_titles(world, first_day, rng)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(ITEM_COLUMNS)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as sf
 
 from pipelines.config import DataConfig
 from pipelines.data.contract import DAY, EARLIEST, LATEST, Reason
-from pipelines.data.source import IS_MALFORMED, RAW
-from pipelines.data.values import as_epoch_seconds, as_id, as_number, as_text, is_blank
+from pipelines.data.source import FILE, IS_MALFORMED, RAW
+from pipelines.data.values import as_epoch_seconds, as_id, as_number, as_text, day_of, is_blank
 
 
-def validate(rows: DataFrame, config: DataConfig, run_date: date) -> DataFrame:
+def validate(rows: DataFrame, config: DataConfig, file_day: date) -> DataFrame:
     """Return the rows as events, each with ``reason`` (null if accepted), ``detail``, ``raw``, dt.
 
-    ``dt`` is the UTC day that the row belongs to: the timestamp's, or the run date where that
-    can't be read or where the source has files for each day.
+    ``dt`` is the day that the row belongs to, in the data's time zone: the timestamp's, or
+    `file_day` where that can't be read. Where the source has files for each day, `file_day` is the
+    day of the file: a good row that came up to ``late_days`` later has its own day, one that is
+    rejected that of its file. The file that it stands in is passed on.
     """
     types = {field.name: field.dataType for field in rows.schema.fields}
     texts = {n: as_text(sf.col(n), types[n]) for n in ("user_id", "item_id", "rating", "timestamp")}
@@ -35,6 +37,7 @@ def validate(rows: DataFrame, config: DataConfig, run_date: date) -> DataFrame:
         *(text.alias(f"_{name}") for name, text in texts.items()),
         RAW,
         IS_MALFORMED,
+        FILE,
     ).withColumn(
         "timestamp",
         sf.when(
@@ -42,10 +45,11 @@ def validate(rows: DataFrame, config: DataConfig, run_date: date) -> DataFrame:
             sf.timestamp_micros(sf.round(sf.col("_seconds") * 1e6).try_cast("bigint")),
         ),
     )
-    day = sf.lit(run_date)
-    own_day = day if config.events.is_daily else sf.coalesce(sf.to_date("timestamp"), day)
-    problem = sf.coalesce(*_problems(config, run_date))
-    return values.withColumn("_problem", problem).select(
+    day = sf.lit(file_day)
+    own_day = sf.coalesce(day_of(sf.col("timestamp"), config.time_zone), day)
+    if config.events.is_daily:
+        own_day = sf.when(sf.col("_problem").isNull(), own_day).otherwise(day)
+    return values.withColumn("_problem", sf.coalesce(*_problems(config, file_day))).select(
         "user_id",
         "item_id",
         "rating",
@@ -54,10 +58,11 @@ def validate(rows: DataFrame, config: DataConfig, run_date: date) -> DataFrame:
         sf.col("_problem.detail").alias("detail"),
         sf.when(sf.col("_problem").isNotNull(), sf.col(RAW)).alias("raw"),
         own_day.alias(DAY),
+        FILE,
     )
 
 
-def _problems(config: DataConfig, run_date: date) -> list[Column]:
+def _problems(config: DataConfig, file_day: date) -> list[Column]:
     """Return one expression a rule, in the order of :class:`Reason`: null or what is wrong."""
     rating, seconds = sf.col("rating"), sf.col("_seconds")
     expected = {"int64": "a 64-bit integer", "string": "a text"}
@@ -95,13 +100,20 @@ def _problems(config: DataConfig, run_date: date) -> list[Column]:
         ),
     ]
     if config.events.is_daily:
-        problems.append(
+        own_day = day_of(sf.col("timestamp"), config.time_zone)
+        zone, days = config.time_zone, config.late_days
+        problems += [
             _problem(
-                sf.to_date("timestamp") != sf.lit(run_date),
+                own_day > sf.lit(file_day),
                 Reason.OUTSIDE_DAY,
-                _says("timestamp", f"is not on {run_date}"),
-            )
-        )
+                _says("timestamp", f"is not on {file_day} ({zone}), nor before it"),
+            ),
+            _problem(
+                own_day < sf.lit(file_day - timedelta(days=days)),
+                Reason.TOO_LATE,
+                _says("timestamp", f"is over {days} days before {file_day} (data.late_days)"),
+            ),
+        ]
     return problems
 
 

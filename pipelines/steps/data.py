@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import PipelineConfig, Settings, load_pipeline_config
-from pipelines.errors import NoDataError, NothingToDoError
+from pipelines.errors import NoDataError, NothingToDoError, ServiceError
 from pipelines.models.base import BuildInputs
 from pipelines.online.leases import Lease
 from pipelines.release.context import release_context
@@ -21,6 +22,8 @@ from pipelines.work_time import timed
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+log = logging.getLogger(__name__)
 
 #: Runs that read or change the lake wait so long for each other: several days of a backfill.
 _LAKE_WAIT_SECONDS = 3600.0
@@ -40,6 +43,29 @@ def _lake(settings: Settings, config: PipelineConfig, plan: RunPlan) -> Iterator
         lease.require()
 
 
+@contextmanager
+def lake_to_itself(settings: Settings, owner: str) -> Iterator[None]:
+    """Keep runs from the lake while somebody changes it by hand.
+
+    Without Redis no run can be at work, so that there is nobody to keep from it.
+
+    Raises:
+        ReleaseError: a run is reading or writing it.
+    """
+    config = load_pipeline_config(settings.config)
+    with release_context(settings, config.release, owner) as context:
+        try:
+            context.online.ping()
+        except ServiceError as error:
+            log.warning("%s: no run can be at work", error)
+            yield
+            return
+        label = f"the lake {settings.lake.root}"
+        with context.online.leases.hold("lake", owner, label=label) as lease:
+            yield
+            lease.require()
+
+
 @timed
 def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     """Bring the run date's data into the lake, and the catalogue of that moment into the run.
@@ -48,12 +74,15 @@ def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
         NothingToDoError: in a backfill, the day has no data.
     """
     from pipelines.data.ingest import ingest
+    from pipelines.data.synthetic import go_on
 
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
     reopen(paths)
     try:
         with _lake(settings, config, plan):
+            if config.data.events.is_landed and (days := go_on(settings.lake, plan.run_date)):
+                log.info("the synthetic data set goes on: %s days more", days)
             summary = ingest(spark, config.data, settings.lake, plan.run_date)
             # Another day's ingest replaces the lake's, maybe before this run's features read it.
             spark.read.parquet(settings.lake.items).write.mode("overwrite").parquet(paths.catalogue)
@@ -64,6 +93,8 @@ def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     path = Path(paths.ingest_summary)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
+    for line in summary.describe_days():
+        log.info("ingest: %s", line)
 
 
 @timed

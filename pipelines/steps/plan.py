@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from pipelines.config import Settings, load_pipeline_config
+from pipelines.data.identity import require_own_source
 from pipelines.errors import ConfigError
 from pipelines.release.context import release_context
 from pipelines.run import ActivateMode, RunPlan, RunType, attempt_owner, require_complete
@@ -33,9 +34,11 @@ def plan_run(
 
     Raises:
         ConfigError: the run date has not ended, or a unit is not enabled.
+        OtherSourceError: the lake was made from another source.
     """
     config = load_pipeline_config(settings.config)
     require_complete(run_date, config.data.calendar, datetime.now(UTC), partial_day=partial_day)
+    require_own_source(settings.lake, config.data)
     enabled = config.models.enabled_units()
     if unknown := sorted(set(units or ()) - set(enabled)):
         raise ConfigError(

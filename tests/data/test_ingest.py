@@ -11,9 +11,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.data import days as days_module
-from pipelines.data import ingest as ingest_module
+from pipelines.data import writing
 from pipelines.data.catalogue import ingest_items, ingest_users
-from pipelines.data.contract import Reason
+from pipelines.data.contract import DayChange, Reason
 from pipelines.data.days import UnfinishedDays, held_days, write_days
 from pipelines.data.files import SparkFiles
 from pipelines.data.ingest import ingest
@@ -37,6 +37,8 @@ def events(spark: SparkSession, lake: Lake) -> set[tuple[object, ...]]:
 
 
 def quarantine(spark: SparkSession, lake: Lake) -> set[tuple[object, ...]]:
+    if not list(Path(lake.quarantine).glob("dt=*")):
+        return set()
     rows = spark.read.parquet(lake.quarantine).select("dt", "reason", "raw")
     return {tuple(row) for row in rows.collect()}
 
@@ -76,6 +78,11 @@ def test_a_whole_history_gives_the_run_date_and_the_days_that_the_lake_lacks(
         "repeated_items": 0,
         "rejected_items": 0,
         "users": None,
+        "complete": True,
+        "changed_days": {},
+        "too_late_rows": {},
+        "unreadable_days": {},
+        "incomplete_days": [],
     }
     expected = {
         (D1, 1, 1, 4.0, at(D1, 5)),
@@ -88,33 +95,51 @@ def test_a_whole_history_gives_the_run_date_and_the_days_that_the_lake_lacks(
         (D1, "item_id_invalid", f"2,x,3.0,{at(D1)}"),
         (D3, "timestamp_invalid", "3,1,3.0,soon"),
     }
-    before = files(lake.ratings, D1)
 
-    # A late row of a day that the lake holds is left alone; one of a day it lacks is taken, and
-    # the run date is written anew: its event replaced, its quarantined row gone.
-    put_events(lake, f"1,1,4.0,{at(D1, 7)}", f"5,2,1.0,{at(D2)}", f"2,2,3.5,{at(D3, 9)}")
+    # A late row reaches its day, one of a day that the lake lacks too. What the source does not
+    # have any more stays where the lake has it, but for the run date, which is written anew.
+    put_events(lake, f"1,1,4.0,{at(D1, 5)}", f"1,1,4.0,{at(D1, 7)}", f"5,2,1.0,{at(D2)}")
+    put_events(lake, f"2,2,3.5,{at(D3, 9)}", name="b.csv")
     second = ingest(spark, config(), lake, D3)
-    assert (second.input_rows, second.accepted, second.earlier_rows) == (2, 2, 1)
+    assert (second.input_rows, second.accepted, second.earlier_rows) == (4, 4, 0)
+    # Of three rows that D1 had, one is there still, and one is new.
+    assert second.changed_days == {D1: DayChange(added=0, replaced=1, removed=1)}
     assert events(spark, lake) == {
-        *(event for event in expected if event[0] == D1),
+        (D1, 1, 1, 4.0, at(D1, 5)),
+        (D1, 1, 1, 4.0, at(D1, 7)),
         (D2, 5, 2, 1.0, at(D2)),
         (D3, 2, 2, 3.5, at(D3, 9)),
     }
+    assert not quarantine(spark, lake)
+    before = files(lake.ratings, D1)
+    # Nothing has changed: only the run date is written.
+    third = ingest(spark, config(), lake, D3)
+    assert (third.input_rows, third.earlier_rows, third.changed_days) == (1, 3, {})
     assert files(lake.ratings, D1) == before
-    assert {day for day, _, _ in quarantine(spark, lake)} == {D1}
 
 
-def test_a_daily_source_gives_its_own_day_alone(spark: SparkSession, lake: Lake) -> None:
-    settings = config(events={"path": "{landing}/ratings/{run_date}.csv"})
+def test_a_daily_source_gives_its_own_day_and_what_came_late(
+    spark: SparkSession, lake: Lake
+) -> None:
+    settings = config(events={"path": "{landing}/ratings/{run_date}.csv"}, late_days=1)
     put_events(lake, f"1,1,4.0,{at(D2, 86_399)}", name=f"{D2}.csv")
-    put_events(
-        lake, f"1,1,4.0,{at(D3)}", f"1,2,4.0,{at(D2)}", f"1,3,4.0,{at(D4)}", name=f"{D3}.csv"
-    )
     ingest(spark, settings, lake, D2)
+    put_events(
+        lake,
+        f"1,1,4.0,{at(D3)}",
+        f"1,2,4.0,{at(D2)}",
+        f"1,1,4.0,{at(D2, 86_399)}",
+        f"1,3,4.0,{at(D4)}",
+        f"1,3,4.0,{at(D1)}",
+        name=f"{D3}.csv",
+    )
     summary = ingest(spark, settings, lake, D3)
-    assert (summary.input_rows, summary.accepted, summary.later_rows) == (3, 1, 0)
-    assert summary.quarantined == {Reason.OUTSIDE_DAY: 2}
-    assert {event[0] for event in events(spark, lake)} == {D2, D3}
+    assert (summary.input_rows, summary.accepted, summary.later_rows) == (5, 3, 0)
+    assert summary.quarantined == {Reason.OUTSIDE_DAY: 1, Reason.TOO_LATE: 1}
+    assert summary.too_late_rows == {D1: 1}
+    # The row that D2 has already is there once.
+    assert summary.changed_days == {D2: DayChange(added=1, replaced=0, removed=0)}
+    assert {event[:3] for event in events(spark, lake)} == {(D2, 1, 1), (D2, 1, 2), (D3, 1, 1)}
     assert {day for day, _, _ in quarantine(spark, lake)} == {D3}
     with pytest.raises(DataError, match=f"{D4}.csv: no such file"):
         ingest(spark, settings, lake, D4)
@@ -147,7 +172,7 @@ def test_an_interrupted_day_is_not_taken_for_whole(
 
     unfinished = UnfinishedDays(SparkFiles(spark), lake.ratings)
     with monkeypatch.context() as patched, pytest.raises(ConnectionError):
-        patched.setattr(ingest_module, "write_days", half)
+        patched.setattr(writing, "write_days", half)
         ingest(spark, config(), lake, D2)
     assert held_days(SparkFiles(spark), lake.ratings) == {D1}
     assert unfinished.days() == {D1, D2}

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.data.identity import MovielensFolder, Origin
 from pipelines.data.movielens import import_movielens, new_landing
 from pipelines.errors import DataError
+from pipelines.lake import Lake
 
 RATINGS = """userid,movieid,rating,timestamp
 1,10,4.0,964982703
@@ -16,6 +18,8 @@ RATINGS = """userid,movieid,rating,timestamp
 MOVIES = """movieId,title,genres
 10,Toy Story (1995),Adventure|Children
 """
+
+ORIGIN = Origin(brought=MovielensFolder(folder="/ml", shift_days=0), last_day=date(2024, 3, 1))
 
 
 def source(tmp_path: Path, ratings: str = RATINGS, movies: str = MOVIES) -> Path:
@@ -37,7 +41,7 @@ def landed_items(tmp_path: Path) -> list[dict[str, str]]:
 
 
 def test_columns_are_renamed_and_timestamps_stay_without_an_end_date(tmp_path: Path) -> None:
-    result = import_movielens(source(tmp_path), tmp_path / "landing", None)
+    result = import_movielens(source(tmp_path), Lake(str(tmp_path)), None)
     assert landed_ratings(tmp_path) == [
         "user_id,item_id,rating,timestamp",
         "1,10,4.0,964982703",
@@ -49,7 +53,7 @@ def test_columns_are_renamed_and_timestamps_stay_without_an_end_date(tmp_path: P
 
 
 def test_the_newest_event_falls_on_the_end_date_at_its_time_of_day(tmp_path: Path) -> None:
-    result = import_movielens(source(tmp_path), tmp_path / "landing", date(2024, 3, 1))
+    result = import_movielens(source(tmp_path), Lake(str(tmp_path)), date(2024, 3, 1))
     shift = (date(2024, 3, 1) - date(2018, 9, 24)).days
     assert result.shifted_days == shift
     assert result.last_day == date(2024, 3, 1)
@@ -74,7 +78,7 @@ def test_the_newest_event_falls_on_the_end_date_at_its_time_of_day(tmp_path: Pat
 def test_a_bad_row_goes_through_and_spoils_no_other(tmp_path: Path, bad: str) -> None:
     lines = RATINGS.splitlines()
     ratings = "\n".join([lines[0], bad, *lines[1:]]) + "\n"
-    result = import_movielens(source(tmp_path, ratings), tmp_path / "landing", None)
+    result = import_movielens(source(tmp_path, ratings), Lake(str(tmp_path)), None)
     assert result.last_day == date(2018, 9, 24)
     kept = [bad] if bad else []
     assert landed_ratings(tmp_path)[1:] == [*kept, *lines[1:]]
@@ -84,7 +88,7 @@ def test_a_row_that_is_too_short_for_a_wide_source_does_not_turn_into_a_valid_on
     tmp_path: Path,
 ) -> None:
     ratings = "rating,userId,movieId,timestamp,note\n4.0,1,10,964982703,x\n1,10,4.0,964982703\n"
-    import_movielens(source(tmp_path, ratings), tmp_path / "landing", None)
+    import_movielens(source(tmp_path, ratings), Lake(str(tmp_path)), None)
     assert landed_ratings(tmp_path)[1:] == ["1,10,4.0,964982703", "1,10,4.0,964982703,"]
 
 
@@ -103,14 +107,14 @@ def test_titles_stay_as_they_are_and_give_the_year(tmp_path: Path) -> None:
     movies = "movieId,title,genres\n" + "".join(
         f"{i},{written},Drama\n" for i, (written, _, _) in enumerate(cases)
     )
-    import_movielens(source(tmp_path, movies=movies), tmp_path / "landing", None)
+    import_movielens(source(tmp_path, movies=movies), Lake(str(tmp_path)), None)
     landed = [(row["title"], row["release_year"]) for row in landed_items(tmp_path)]
     assert landed == [(title, year) for _, title, year in cases]
 
 
 def test_no_genres_listed_is_no_genre(tmp_path: Path) -> None:
     movies = MOVIES + "11,Paterson,(no genres listed)\n"
-    import_movielens(source(tmp_path, movies=movies), tmp_path / "landing", None)
+    import_movielens(source(tmp_path, movies=movies), Lake(str(tmp_path)), None)
     assert [row["genres"] for row in landed_items(tmp_path)] == ["Adventure|Children", ""]
 
 
@@ -118,10 +122,11 @@ def test_a_second_import_replaces_the_first(tmp_path: Path) -> None:
     landing = tmp_path / "landing"
     (landing / "ratings").mkdir(parents=True)
     (landing / "ratings" / "2020-01-01.csv").write_text("old", encoding="utf-8")
-    import_movielens(source(tmp_path), landing, None)
+    import_movielens(source(tmp_path), Lake(str(tmp_path)), None)
     assert sorted(p.name for p in landing.rglob("*")) == [
         "items",
         "items.csv",
+        "origin.json",
         "ratings",
         "ratings.csv",
     ]
@@ -131,7 +136,7 @@ def test_what_fails_leaves_the_landing_area_as_it_was(tmp_path: Path) -> None:
     landing = tmp_path / "landing"
     (landing / "ratings").mkdir(parents=True)
     (landing / "ratings" / "kept.csv").write_text("old", encoding="utf-8")
-    with pytest.raises(ZeroDivisionError), new_landing(landing) as folder:
+    with pytest.raises(ZeroDivisionError), new_landing(Lake(str(tmp_path)), ORIGIN) as folder:
         (folder / "ratings" / "new.csv").write_text("new", encoding="utf-8")
         raise ZeroDivisionError
     assert [p.name for p in landing.rglob("*.csv")] == ["kept.csv"]
@@ -140,11 +145,11 @@ def test_what_fails_leaves_the_landing_area_as_it_was(tmp_path: Path) -> None:
 
 def test_a_missing_folder_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        import_movielens(tmp_path / "nowhere", tmp_path / "landing", None)
+        import_movielens(tmp_path / "nowhere", Lake(str(tmp_path)), None)
     folder = source(tmp_path)
     (folder / "movies.csv").unlink()
     with pytest.raises(DataError, match=r"movies\.csv: no such file"):
-        import_movielens(folder, tmp_path / "landing", None)
+        import_movielens(folder, Lake(str(tmp_path)), None)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +167,15 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(
     tmp_path: Path, ratings: str, movies: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=message) as error:
-        import_movielens(source(tmp_path, ratings, movies), tmp_path / "landing", None)
+        import_movielens(source(tmp_path, ratings, movies), Lake(str(tmp_path)), None)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "landing" / "ratings").exists()
+
+
+def test_the_landing_area_remembers_what_was_brought(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    import_movielens(source(tmp_path), lake, date(2018, 9, 25))
+    assert Origin.of_landing(lake) == Origin(
+        brought=MovielensFolder(folder=str(tmp_path / "source"), shift_days=1),
+        last_day=date(2018, 9, 25),
+    )

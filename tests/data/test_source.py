@@ -9,17 +9,23 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as sf
 
 from pipelines.config import EventSource
 from pipelines.data.contract import Reason
-from pipelines.data.source import IS_MALFORMED, RAW, read_source
+from pipelines.data.source import FILE, IS_MALFORMED, RAW, read_source
 from pipelines.data.validate import validate
 from pipelines.errors import DataError
 from tests.data.landing import D1, D4, HEADER, at, config, write
 
 COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+
+
+def placed(rows: DataFrame) -> DataFrame:
+    """Rows as if they stood in a file."""
+    file = "struct<path: string, size: bigint, modified: timestamp>"
+    return rows.withColumn(FILE, sf.lit(None).cast(file))
 
 
 def read(spark: SparkSession, path: Path, **source: Any) -> list[Row]:
@@ -187,7 +193,7 @@ def verdicts(spark: SparkSession) -> dict[tuple[str, str], Row]:
     cases = [(column, text) for column, text, _ in mark.args[1]]
     rows = [(*(good | {c: t}).values(), f"{c}|{t}", False) for c, t in cases]
     # The key travels in a column that validation hands through only with a problem: by order.
-    frame = spark.createDataFrame(rows, [*COLUMNS, RAW, IS_MALFORMED]).coalesce(1)
+    frame = placed(spark.createDataFrame(rows, [*COLUMNS, RAW, IS_MALFORMED]).coalesce(1))
     found = validate(frame, config(), D4).collect()
     return dict(zip(cases, found, strict=True))
 
@@ -196,7 +202,7 @@ def test_timestamps_in_every_format_are_utc(spark: SparkSession) -> None:
     def read_one(kind: str, text: str) -> datetime | None:
         settings = config(events={"timestamp_format": kind})
         rows = [("1", "2", "3", text, "", False)]
-        frame = spark.createDataFrame(rows, [*COLUMNS, RAW, IS_MALFORMED])
+        frame = placed(spark.createDataFrame(rows, [*COLUMNS, RAW, IS_MALFORMED]))
         row = validate(frame, settings, D1).collect()[0]
         assert row["dt"] == (D4 if row["timestamp"] else D1)
         return spark_utc(row["timestamp"]) if row["timestamp"] else None
@@ -212,7 +218,7 @@ def test_timestamps_in_every_format_are_utc(spark: SparkSession) -> None:
 
 def test_string_ids_are_kept_as_they_are(spark: SparkSession) -> None:
     rows = [(" ü1", "007", "3", str(at(D4)), "", False)]
-    frame = spark.createDataFrame(rows, [*COLUMNS, RAW, IS_MALFORMED])
+    frame = placed(spark.createDataFrame(rows, [*COLUMNS, RAW, IS_MALFORMED]))
     settings = config(user_id_type="string", item_id_type="string")
     found = validate(frame, settings, D4).select("user_id", "item_id").collect()
     assert [tuple(row) for row in found] == [(" ü1", "007")]

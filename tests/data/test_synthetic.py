@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.data.synthetic import GENRES, generate
+from pipelines.data.synthetic import GENRES, generate, go_on
 from pipelines.errors import DataError
+from pipelines.lake import Lake
 
 USERS, ITEMS, DAYS = 300, 1500, 20
 END = date(2024, 3, 1)
@@ -18,8 +19,9 @@ END = date(2024, 3, 1)
 @pytest.fixture(scope="module")
 def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic")
-    generate(folder, USERS, ITEMS, DAYS, 7, END)
-    return folder
+    lake = Lake(str(folder))
+    generate(lake, USERS, ITEMS, DAYS, 7, END)
+    return Path(lake.landing)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -46,10 +48,37 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     landing: Path, tmp_path: Path
 ) -> None:
-    generate(tmp_path / "same", USERS, ITEMS, DAYS, 7, END)
-    generate(tmp_path / "other", USERS, ITEMS, DAYS, 8, END)
-    assert contents(tmp_path / "same") == contents(landing)
-    assert contents(tmp_path / "other") != contents(landing)
+    same, other = Lake(str(tmp_path / "same")), Lake(str(tmp_path / "other"))
+    generate(same, USERS, ITEMS, DAYS, 7, END)
+    generate(other, USERS, ITEMS, DAYS, 8, END)
+    assert contents(Path(same.landing)) == contents(landing)
+    assert contents(Path(other.landing)) != contents(landing)
+
+
+def test_it_goes_on_and_the_days_before_stay_to_the_byte(landing: Path, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    generate(lake, USERS, ITEMS, DAYS, 7, END)
+    assert go_on(lake, END) == go_on(lake, END - timedelta(days=3)) == 0
+    assert go_on(lake, END + timedelta(days=2)) == 2
+    assert go_on(lake, END + timedelta(days=3)) == 1
+    grown, before = contents(Path(lake.landing)), contents(landing)
+    assert {name: grown[name] for name in before} == before
+    added = sorted(grown.keys() - before.keys())
+    assert added == [f"ratings/{END + timedelta(days=n)}.csv" for n in (1, 2, 3)]
+    # The same as in one go: how often a run asked for more has no part in it.
+    at_once = Lake(str(tmp_path / "at once"))
+    generate(at_once, USERS, ITEMS, DAYS, 7, END)
+    go_on(at_once, END + timedelta(days=3))
+    assert contents(Path(at_once.landing)) == grown
+    # It is as busy as before, and nobody rates an item a second time.
+    sizes = [len(grown[name].splitlines()) for name in sorted(grown) if "ratings" in name]
+    assert min(sizes[-3:]) > np.mean(sizes) / 3
+    pairs = [(r["user_id"], r["item_id"]) for r in rows(Path(lake.landing))]
+    assert len(pairs) == len(set(pairs))
+
+
+def test_other_data_do_not_go_on(tmp_path: Path) -> None:
+    assert go_on(Lake(str(tmp_path)), END) == 0
 
 
 def test_every_day_has_events_of_that_day_in_the_order_of_time(landing: Path) -> None:
@@ -126,11 +155,13 @@ def test_taste_shows_in_what_a_user_picks_and_in_how_it_is_rated(landing: Path) 
 def test_the_smallest_sizes_have_an_event_a_day_too(
     tmp_path: Path, users: int, items: int, days: int
 ) -> None:
-    result = generate(tmp_path, users, items, days, 1, END)
-    assert {day_of(row) for row in rows(tmp_path)} == {END - timedelta(days=d) for d in range(days)}
-    assert result.ratings == len(rows(tmp_path))
+    lake = Lake(str(tmp_path))
+    result = generate(lake, users, items, days, 1, END)
+    events = rows(Path(lake.landing))
+    assert {day_of(row) for row in events} == {END - timedelta(days=d) for d in range(days)}
+    assert result.ratings == len(events)
 
 
 def test_nothing_to_generate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least 1"):
-        generate(tmp_path, 0, 10, 10, 1, END)
+        generate(Lake(str(tmp_path)), 0, 10, 10, 1, END)

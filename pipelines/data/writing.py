@@ -1,0 +1,171 @@
+"""Writing what was read: the days of the lake, its quarantine, and the records of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as sf
+
+from pipelines.config import DataConfig
+from pipelines.data.contract import DAY, DayChange, event_schema
+from pipelines.data.day_records import DayRecord, save_records
+from pipelines.data.days import UnfinishedDays, delete_day, held_days, read_days, write_days
+from pipelines.data.files import SparkFiles
+from pipelines.data.reading import EVENT_COLUMNS, Reading
+from pipelines.data.scope import Scope
+from pipelines.data.tally import SCOPE
+from pipelines.lake import Lake
+
+
+@dataclass(frozen=True)
+class Written:
+    """Counts of the rows that were written, what changed in days held before, and the records."""
+
+    accepted: int
+    on_run_date: int
+    duplicates: int
+    unknown_items: int
+    changes: Mapping[date, DayChange]
+    records: Mapping[date, DayRecord]
+
+
+def write(
+    spark: SparkSession,
+    config: DataConfig,
+    lake: Lake,
+    reading: Reading,
+    scope: Scope,
+    now: datetime,
+) -> Written:
+    """Write the days of a reading, accepted and quarantined rows alike, and their records."""
+    files, tally = SparkFiles(spark), reading.tally
+    unfinished = UnfinishedDays(files, lake.ratings)
+    bad_days = tally.bad_by_day()
+    # Half-written partitions for which the source has no rows (any more).
+    interrupted = {d for d in scope.lake.interrupted if d <= scope.run_date}
+    covered = interrupted if not config.events.is_daily else interrupted & reading.replaced
+    stale = (held_days(files, lake.ratings) & covered) - tally.valid.keys()
+    stale_bad = (held_days(files, lake.quarantine) & (reading.replaced | covered)) - bad_days.keys()
+    touched = {*tally.valid, *bad_days, *stale, *stale_bad}
+    rows = reading.rows.where(sf.col(SCOPE) == "input")
+    if reading.unchanged:
+        rows = rows.where(~sf.col(DAY).isin(sorted(reading.unchanged)))
+    changes = _changes(spark, config, lake, rows, reading, scope)
+    unfinished.start(touched)
+    for day in stale:
+        delete_day(files, lake.ratings, day)
+    for day in stale_bad:
+        delete_day(files, lake.quarantine, day)
+    if bad_days:
+        bad = rows.where("reason is not null").select(DAY, "reason", "detail", "raw")
+        write_days(bad, lake.quarantine, bad_days, ("raw", "reason"))
+    counts = _write_accepted(spark, config, lake, rows.where("reason is null"), reading, scope)
+    records = dict(reading.others)
+    for day in {*tally.valid, *reading.unchanged, *(reading.replaced & reading.files.keys())}:
+        records[day] = _record(day, reading, config, records.get(day), now)
+    save_records(lake.ratings, records)
+    unfinished.finish(touched)
+    return Written(**counts, changes=changes, records=records)
+
+
+def _record(
+    day: date, reading: Reading, config: DataConfig, before: DayRecord | None, now: datetime
+) -> DayRecord:
+    """Return what is known of a day that has been read."""
+    files = reading.files.get(day, frozenset())
+    if day in reading.replaced or day in reading.unchanged:
+        return DayRecord(
+            read_at=now,
+            complete=config.calendar.is_complete(day, now),
+            digest=reading.tally.digests.get(day),
+            files=files,
+        )
+    # Rows that came with another day's file; its own may not have been read at all.
+    if before is None:
+        return DayRecord(read_at=now, complete=False, files=files)
+    return before.model_copy(update={"files": before.files | files}) if before.files else before
+
+
+def _changes(
+    spark: SparkSession,
+    config: DataConfig,
+    lake: Lake,
+    rows: DataFrame,
+    reading: Reading,
+    scope: Scope,
+) -> dict[date, DayChange]:
+    """Return what changes in each day that the lake holds already."""
+    days = sorted(scope.lake.held & reading.tally.valid.keys())
+    if not days:
+        return {}
+    is_of_days = sf.col(DAY).isin(days)
+    new = rows.where(is_of_days & sf.col("reason").isNull()).select(DAY, *EVENT_COLUMNS).distinct()
+    held = read_days(spark, lake.ratings, event_schema(config)).where(is_of_days)
+    sides = new.withColumn("side", sf.lit(1)).union(
+        held.select(DAY, *EVENT_COLUMNS, sf.lit(-1).alias("side"))
+    )
+    compared = (
+        sides.groupBy(DAY, *EVENT_COLUMNS)
+        .agg(sf.sum("side").alias("side"))
+        .groupBy(DAY)
+        .agg(sf.count_if(sf.col("side") > 0), sf.count_if(sf.col("side") < 0))
+    )
+    return {
+        day: DayChange.of(added, gone if day in reading.replaced else 0)
+        for day, added, gone in compared.collect()
+    }
+
+
+def _write_accepted(
+    spark: SparkSession,
+    config: DataConfig,
+    lake: Lake,
+    valid: DataFrame,
+    reading: Reading,
+    scope: Scope,
+) -> dict[str, int]:
+    """Write each distinct event once; returns the counts of :class:`Written`.
+
+    Raises:
+        RuntimeError: the rows written and left out are not the rows there were.
+    """
+    rows_by_day = dict(reading.tally.valid)
+    if not rows_by_day:
+        return {"accepted": 0, "on_run_date": 0, "duplicates": 0, "unknown_items": 0}
+    rows = valid.select(DAY, *EVENT_COLUMNS, sf.lit(1).alias("copies"))
+    added_to = sorted((scope.lake.held & rows_by_day.keys()) - reading.replaced)
+    if added_to:
+        held = read_days(spark, lake.ratings, event_schema(config)).where(
+            sf.col(DAY).isin(added_to)
+        )
+        # Cut off from the files that are about to be replaced.
+        there = held.select(DAY, *EVENT_COLUMNS, sf.lit(0).alias("copies")).localCheckpoint()
+        rows = rows.union(there)
+        for day, count in there.groupBy(DAY).count().collect():
+            rows_by_day[day] += count
+    copies = rows.groupBy(DAY, *EVENT_COLUMNS).agg(sf.sum("copies").alias("copies"))
+    catalogue = spark.read.parquet(lake.items).select("item_id", sf.lit(True).alias("known"))
+    observation = Observation()
+    is_new = sf.col("copies") > 0
+    counts = (
+        sf.count_if(is_new).alias("accepted"),
+        sf.count_if(is_new & (sf.col(DAY) == sf.lit(scope.run_date))).alias("on_run_date"),
+        sf.sum(sf.greatest(sf.col("copies") - 1, sf.lit(0))).alias("duplicates"),
+        sf.count_if(is_new & sf.col("known").isNull()).alias("unknown_items"),
+    )
+    write_days(
+        copies.join(catalogue, "item_id", "left"),
+        lake.ratings,
+        rows_by_day,
+        ("user_id", "timestamp", "item_id", "rating"),
+        # Counted where the rows are written, so that the counts are of what is in the lake.
+        lambda frame: frame.observe(observation, *counts).select(DAY, *EVENT_COLUMNS),
+    )
+    written: dict[str, int] = observation.get
+    expected = sum(reading.tally.valid.values())
+    if written["accepted"] + written["duplicates"] != expected:
+        raise RuntimeError(f"{expected} valid rows, but {written} in {lake.ratings}")
+    return written
