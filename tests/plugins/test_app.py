@@ -20,6 +20,7 @@ from pipelines.release.activate import activate
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import PMML_FILE, Manifest
 from pipelines.release.publish import publish
+from pipelines.release.retire import retire
 from pipelines.release.rollback import roll_back
 from pipelines.report.frame import PAGE_POLICY, REPORT_POLICY
 from tests.online.test_pmml import PMML
@@ -188,6 +189,24 @@ def test_nothing_is_live(tables_only: ReleaseContext, pages_for: MakePages) -> N
     assert "nothing of recs is live" in ways["precomputed lists"]
     assert ways["PMML"].strip().endswith('<p class="bad">nothing to rank: give items</p>')
     assert "precomputed" not in client.get("/try").text
+
+
+def test_what_was_retired_and_what_is_from_another_lake(
+    tables_only: ReleaseContext, tmp_path: Path, models: Path, pages_for: MakePages
+) -> None:
+    release(tables_only, tmp_path, "recs", 1, models)
+    embeddings = release(tables_only, tmp_path, "embeddings", 1, models)
+    retire(tables_only, "recs", f"wrong prices {NASTY}")
+    demo = {"data": {"training": {"lake_id": "demo"}}}
+    tables_only.registry.seal(embeddings.model_copy(update=demo))
+    text = pages_for(tables_only.settings).client.get("/releases").text
+    assert re.search(r'<dd class="odd">\d+ was retired by a test at .* UTC: wrong prices', text)
+    assert '<dd class="odd">from another lake: it was trained on data that' in text
+    assert "&#39;ferry retire embeddings --reason …&#39; takes it offline" in text
+    # The way back is the form of the rollback.
+    assert text.count('href="/airflow/dags/rollback"') == 1
+    assert "<td>retirement</td><td>nothing</td><td>a test</td>" in text
+    assert_harmless(text)
 
 
 def test_a_broken_document_of_one_unit_hides_no_other(

@@ -46,6 +46,23 @@ def test_what_may_go_live(
         assert reason in (said or "")
 
 
+@pytest.mark.parametrize(
+    ("version", "mode", "reason"),
+    [
+        (1, "if_newest", "version 1 is older than 2, which was live until it was retired"),
+        (1, "always", None),
+        (3, "if_newest", None),
+        (3, "never", "asked to leave alone"),
+    ],
+)
+def test_what_may_go_live_of_a_retired_unit(
+    version: int, mode: ActivateMode, reason: str | None
+) -> None:
+    said = activation_refusal(version, None, mode=mode, retired=2, withdrawn={2: "wrong prices"})
+    assert (said is None) == (reason is None)
+    assert (reason or "") in (said or "")
+
+
 @pytest.mark.parametrize("mode", ["if_newest", "always", "never"])
 def test_what_a_person_rejected_goes_live_by_no_run(mode: ActivateMode) -> None:
     said = activation_refusal(3, 2, mode=mode, rejected="rejected by Ann")

@@ -28,6 +28,7 @@ from tests.release.versions import live_version
         ("release", "show"),
         ("verify",),
         ("rollback", "--reason", "wrong prices"),
+        ("retire", "--reason", "wrong prices"),
         ("restore",),
         ("reconcile",),
         ("retention",),
@@ -51,6 +52,12 @@ def test_a_typo_in_a_unit_is_one_line_with_the_right_name(
         (("rollback", UNIT, "--reason", "  \t "), "a rollback of recs needs a reason"),
         (("rollback", UNIT, "--reason", "bad"), "nothing of recs is live in Redis at"),
         (("rollback", UNIT, "--reason", "bad", "--to", "newest"), "Invalid value for '--to'"),
+        (("retire", UNIT), "Missing option '--reason'"),
+        (("retire", UNIT, "--reason", " \t "), "a retirement of recs needs a reason"),
+        (
+            ("retire", UNIT, "--reason", "bad"),
+            "is live: there is nothing to retire",
+        ),
         (("release", "show", UNIT), "nothing of recs is live: name a version"),
         (("release", "show", UNIT, "202601010001"), "recs has no sealed version 202601010001"),
         (("verify", UNIT), "nothing of recs is live: there is nothing to verify"),
@@ -69,7 +76,7 @@ def test_a_mistake_is_one_line(ferry: Ferry, arguments: tuple[str, ...], message
 def test_help_is_help(ferry: Ferry) -> None:
     for arguments in (("--help",), ("rollback", "--help")):
         assert ferry(*arguments).code == 0
-    for command in ("rollback", "restore", "reconcile", "retention", "verify", "release"):
+    for command in ("rollback", "retire", "restore", "reconcile", "retention", "verify", "release"):
         assert command in ferry("--help").out
     without = ferry()
     assert without.code == 1
