@@ -15,6 +15,7 @@ from pipelines.release.activate import activate
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.restore import restore
 from pipelines.release.retention import retain
+from pipelines.release.retire import retire
 from pipelines.release.rollback import roll_back
 from tests.release.faults.tripwire import Trip, Tripwire, install
 from tests.release.versions import DAY, RUNNER, build, plan, stage
@@ -67,6 +68,9 @@ def run_in(context: ReleaseContext, call: Call) -> None:
         pointer = context.online.pointers.get(UNIT)
         if pointer and pointer.version == call.version:
             roll_back(context, UNIT, None, "a test", RUNNER)
+    elif step == "retire":
+        if context.online.pointers.get(UNIT):
+            retire(context, UNIT, "a test")
     elif step == "restore":
         restore(context, UNIT, RUNNER)
     elif step == "retention":

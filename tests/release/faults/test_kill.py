@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pipelines.release.restore import reconcile
+from pipelines.release.rollback import roll_back
 from tests.release.faults.conftest import Reader, World
 from tests.release.faults.steps import UNIT, run_in
 from tests.release.faults.table import check_section
@@ -22,21 +23,22 @@ _HEAD = ("#", "side effect", "killed before it: live", "killed after it: live")
 def kill_everywhere(
     world: World,
     step: str,
-    prepare: Callable[[], tuple[int, int]],
+    prepare: Callable[[], tuple[int, int | None]],
     rerun: Callable[[], None],
     title: str,
 ) -> None:
     """Kill `step` at each of its side effects and see what is live, and that a rerun completes.
 
-    `prepare` makes the step possible and returns the versions that are live before and after it.
+    `prepare` makes the step possible and returns the versions that are live before and after it,
+    None for nothing.
     """
-    prepare()
+    _, after = prepare()
     code, effects, error = world.run(step)
     assert (code, error) == (0, None)
     assert effects, f"{step} has no side effects"
     rerun()
     outcomes: list[dict[When, str]] = []
-    with Reader(world.context.settings):
+    with Reader(world.context.settings, may_be_offline=after is None):
         for number, label in enumerate(effects):
             outcome: dict[When, str] = {}
             for when in ("before", "after"):
@@ -56,7 +58,9 @@ def kill_everywhere(
     check_section(title, _HEAD, rows)
 
 
-def _named(live: int, old: int, new: int) -> str:
+def _named(live: int | None, old: int, new: int | None) -> str:
+    if live is None:
+        return "nothing"
     if old == new:
         return "the same"
     return "the old" if live == old else "the new"
@@ -96,6 +100,21 @@ def test_a_rollback_is_killed(world: World) -> None:
         world.check_settled()
 
     kill_everywhere(world, "rollback", prepare, rerun, "SIGKILL in a rollback")
+
+
+def test_a_retirement_is_killed(world: World) -> None:
+    def prepare() -> tuple[int, None]:
+        return live(world), None
+
+    def rerun() -> None:
+        run_in(world.context, world.call("retire"))
+        reconcile(world.context, UNIT, RUNNER)
+        assert live_version(world.context, UNIT) is None
+        assert reconcile(world.context, UNIT, RUNNER) == []
+        roll_back(world.context, UNIT, None, "for the next time", RUNNER)
+        world.check_settled()
+
+    kill_everywhere(world, "retire", prepare, rerun, "SIGKILL in a retirement")
 
 
 def live(world: World) -> int:
