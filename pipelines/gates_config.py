@@ -20,13 +20,17 @@ class DataGatesConfig(Section):
     max_unknown_item_share: float = Field(0.05, ge=0, le=1)
     #: Age of the newest event at the end of the run date.
     max_age_days: float = Field(1.0, gt=0)
-    #: The run date's events are compared with the mean of this many days before it that have any.
+    #: The run date's events are compared with those of the last so many complete days before it
+    #: that have any: with those of its weekday, where there are enough.
     volume_days: int = Field(28, ge=1)
-    #: With fewer such days nothing is compared.
+    #: With fewer such days nothing is compared; with fewer of a weekday, all days are.
     min_volume_days: int = Field(3, ge=1)
-    #: ml-latest-small's days lie between 0.009 and 90 times their trailing mean.
-    min_volume_ratio: float = Field(0.005, ge=0)
-    max_volume_ratio: float = Field(100.0, gt=0)
+    #: Of what is usual, the median of these days.
+    min_volume_ratio: float = Field(0.2, ge=0)
+    max_volume_ratio: float = Field(10.0, gt=0)
+    #: Where the days before differ by more than the bounds among themselves, these are so many
+    #: robust deviations wide; 0: they hold whatever the days were like.
+    volume_deviations: float = Field(2.5, ge=0)
 
     @model_validator(mode="after")
     def _check_order(self) -> DataGatesConfig:

@@ -72,11 +72,15 @@ def judge_data(spark: SparkSession, inputs: BuildInputs) -> list[GateResult]:
     from pipelines.evaluation.volume import measure_volume
 
     config, paths = inputs.config.gates.data, inputs.paths
-    calendar = inputs.config.data.calendar
+    ingest = IngestSummary.load(paths.ingest_summary)
     volume = measure_volume(
-        spark.read.parquet(paths.events), inputs.run_date, config.volume_days, calendar
+        spark.read.parquet(paths.events),
+        inputs.run_date,
+        config.volume_days,
+        inputs.config.data.calendar,
+        ingest.incomplete_days,
     )
-    gates = data_gates(IngestSummary.load(paths.ingest_summary), volume, config)
+    gates = data_gates(ingest, volume, config)
     Path(paths.data_gates).write_bytes(_RESULTS.dump_json(gates, indent=2))
     _log(gates, "data")
     return gates

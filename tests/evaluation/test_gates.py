@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -74,7 +75,19 @@ DATA = DataGatesConfig(
     min_volume_ratio=0.5,
     max_volume_ratio=2.0,
 )
-STEADY = Volume(100, [100, 90, 110], 0.5)
+#: A Wednesday.
+RUN_DATE = date(2026, 3, 4)
+
+
+def volume(
+    on_run_date: int, before: Sequence[int], age_days: float = 0.5, *, complete: bool = True
+) -> Volume:
+    """The run date's events, and those of the days before it, the latest first."""
+    trailing = {RUN_DATE - timedelta(days=n): rows for n, rows in enumerate(before, start=1)}
+    return Volume(RUN_DATE, on_run_date, trailing, age_days, complete)
+
+
+STEADY = volume(100, [100, 90, 110])
 
 
 @pytest.mark.parametrize(
@@ -88,14 +101,14 @@ STEADY = Volume(100, [100, 90, 110], 0.5)
         ({"unknown_items": 11}, STEADY, "unknown_item_share"),
         # Of the accepted events, not of the rows.
         ({"unknown_items": 6, "accepted": 50}, STEADY, "unknown_item_share"),
-        ({}, Volume(100, [100] * 3, 1.0), ""),
-        ({}, Volume(100, [100] * 3, 1.01), "age_days"),
-        ({}, Volume(100, [100] * 3, math.nan), "age_days"),
-        ({}, Volume(50, [100] * 3, 0.5), ""),
-        ({}, Volume(49, [100] * 3, 0.5), "min_volume_ratio"),
-        ({}, Volume(0, [100] * 3, 0.5), "min_volume_ratio"),
-        ({}, Volume(200, [100] * 3, 0.5), ""),
-        ({}, Volume(201, [100] * 3, 0.5), "max_volume_ratio"),
+        ({}, volume(100, [100] * 3, 1.0), ""),
+        ({}, volume(100, [100] * 3, 1.01), "age_days"),
+        ({}, volume(100, [100] * 3, math.nan), "age_days"),
+        ({}, volume(50, [100] * 3), ""),
+        ({}, volume(49, [100] * 3), "min_volume_ratio"),
+        ({}, volume(0, [100] * 3), "min_volume_ratio"),
+        ({}, volume(200, [100] * 3), ""),
+        ({}, volume(201, [100] * 3), "max_volume_ratio"),
         ({"input_rows": 0, "accepted": 0}, STEADY, ""),
     ],
 )
@@ -109,10 +122,84 @@ def test_data(taken_in: dict[str, Any], volume: Volume, refused: str) -> None:
 
 @pytest.mark.parametrize("days", [0, 1, 2])
 def test_volume_needs_some_days_to_compare_with(days: int) -> None:
-    gates = data_gates(ingest(), Volume(1, [100] * days, 0.5), DATA)
+    gates = data_gates(ingest(), volume(1, [100] * days), DATA)
     assert verdicts(gates) == ["passed"] * 4 + ["not_compared"]
     assert refusal(gates) is None
     one_line(gates)
+
+
+#: What everybody has who changes nothing.
+DEFAULTS = DataGatesConfig()
+#: Five busy days and a quiet weekend, over four weeks; the run date is a Wednesday.
+WEEKS = [30 if (RUN_DATE - timedelta(days=n)).weekday() >= 5 else 144 for n in range(1, 29)]
+#: As in a data set of a few users: some days have hundreds of events, some have one.
+UNEVEN = [6, 7, 31, 3, 2, 1, 28, 23, 219, 171, 4, 16, 2, 7, 1, 7, 12, 1, 52, 4, 2, 137, 160, 11]
+
+
+@pytest.mark.parametrize(
+    ("on_run_date", "before", "refused"),
+    [
+        (144, WEEKS, ""),
+        # The three hours of a night that were taken for a day, and a tenth of what is usual.
+        (18, WEEKS, "min_volume_ratio"),
+        (14, WEEKS, "min_volume_ratio"),
+        # What a Sunday has is a fifth of a Wednesday.
+        (30, WEEKS, ""),
+        (1500, WEEKS, "max_volume_ratio"),
+        # As many as on every day, but it is a Wednesday.
+        (14, [144] * 10, "min_volume_ratio"),
+        # One night like this one before does not make it usual, nor do three.
+        (14, [14, *WEEKS[1:]], "min_volume_ratio"),
+        (14, [14] * 3 + WEEKS[3:], "min_volume_ratio"),
+        (14, [144, 150, 140], "min_volume_ratio"),
+        # Days that differ by as much among themselves are no measure of one.
+        (3, UNEVEN, ""),
+        (300, UNEVEN, ""),
+    ],
+)
+def test_the_default_bounds_catch_a_tenth_of_what_is_usual(
+    on_run_date: int, before: list[int], refused: str
+) -> None:
+    gates = data_gates(ingest(), volume(on_run_date, before), DEFAULTS)
+    one_line(gates)
+    assert {gate.name for gate in gates if gate.verdict == "refused"} == set(refused.split())
+
+
+def test_a_day_is_compared_with_its_weekday() -> None:
+    sunday = RUN_DATE + timedelta(days=4)
+    trailing = {RUN_DATE - timedelta(days=n): rows for n, rows in enumerate(WEEKS, start=1)}
+    (gate,) = [
+        gate
+        for gate in data_gates(ingest(), Volume(sunday, 5, trailing, 0.5), DEFAULTS)
+        if gate.name == "min_volume_ratio"
+    ]
+    assert gate.reason == (
+        "volume_ratio is 0.1667, must be at least 0.2 of the median of 4 Sundays, 30 "
+        "(gates.data.min_volume_ratio): 5 events on the run date: is the source whole and not "
+        "doubled?"
+    )
+
+
+def test_where_days_differ_the_bound_says_that_it_is_wider() -> None:
+    gates = data_gates(ingest(), volume(3, UNEVEN), DEFAULTS)
+    (reason,) = [gate.reason for gate in gates if gate.name == "min_volume_ratio"]
+    assert "wider than 0.2 as these days differ so" in reason
+    strict = DEFAULTS.model_copy(update={"volume_deviations": 0})
+    assert "min_volume_ratio" in (refusal(data_gates(ingest(), volume(1, UNEVEN), strict)) or "")
+
+
+def test_a_part_of_a_day_is_not_compared() -> None:
+    gates = data_gates(ingest(), volume(14, WEEKS, complete=False), DEFAULTS)
+    assert verdicts(gates) == ["passed"] * 4 + ["not_compared"]
+    assert "had not ended" in gates[-1].reason
+
+
+@given(st.lists(st.integers(1, 10_000), min_size=3, max_size=28), st.integers(1, 10_000))
+def test_what_is_usual_is_never_refused(before: list[int], rows: int) -> None:
+    usual = [rows] * len(before)
+    assert refusal(data_gates(ingest(), volume(rows, usual), DEFAULTS)) is None
+    # Nor does anything stop at odd days.
+    one_line(data_gates(ingest(), volume(rows, before), DEFAULTS))
 
 
 def test_a_refusal_says_what_and_how_much_and_what_to_do() -> None:
@@ -318,7 +405,7 @@ def test_better_data_never_turn_passed_into_refused(
 ) -> None:
     def judged(quarantined: int, on_run_date: int) -> list[GateResult]:
         taken_in = ingest(quarantined={Reason.MALFORMED_ROW: quarantined})
-        return data_gates(taken_in, Volume(on_run_date, [100] * 5, 0.5), DATA)
+        return data_gates(taken_in, volume(on_run_date, [100] * 5), DATA)
 
     def nearness(count: int) -> float:
         return abs(math.log2(count / 100)) if count else math.inf

@@ -69,15 +69,29 @@ def test_overlap_is_over_those_who_are_in_both(spark: SparkSession) -> None:
     assert mean_overlap(frames[0], nobody) is None
 
 
-def test_volume_counts_the_last_days_that_have_events(spark: SparkSession) -> None:
+def test_volume_counts_the_last_complete_days_that_have_events(spark: SparkSession) -> None:
     end = datetime(2026, 3, 2, tzinfo=UTC)
     ages = [0.25, 0.5, 0.75, 1.5, 3.5, 3.6, 40.5, 400.5]
     rows = [(end - timedelta(days=age),) for age in ages]
     events = spark.createDataFrame(rows, "timestamp timestamp")
-    assert measure_volume(events, DAY, 28, DayCalendar()) == Volume(3, [1, 2, 1, 1], 0.25)
-    assert measure_volume(events, DAY, 2, DayCalendar()) == Volume(3, [1, 2], 0.25)
+    utc = DayCalendar()
+
+    def before(*counts: tuple[int, int]) -> dict[date, int]:
+        return {DAY - timedelta(days=n): count for n, count in counts}
+
+    measured = measure_volume(events, DAY, 28, utc)
+    assert measured == Volume(DAY, 3, before((1, 1), (3, 2), (40, 1), (400, 1)), 0.25)
+    assert measure_volume(events, DAY, 2, utc).trailing == before((1, 1), (3, 2))
+    # Days that were read too early are no measure, and none is taken of one.
+    incomplete = [DAY - timedelta(days=3), DAY]
+    measured = measure_volume(events, DAY, 2, utc, incomplete)
+    assert measured == Volume(DAY, 3, before((1, 1), (40, 1)), 0.25, complete=False)
+    # In Honolulu it is still the day before at the end of it.
+    there = measure_volume(events, DAY, 2, DayCalendar("Pacific/Honolulu"))
+    assert there.on_run_date == 2
+    assert there.age_days == pytest.approx(0.25 + 10 / 24)
     # Nothing on the run date: the newest event is two days old.
-    late = measure_volume(events.where("timestamp < timestamp'2026-02-28'", DayCalendar()), DAY, 2)
-    assert late == Volume(0, [2, 1], 3.5)
+    late = measure_volume(events.where("timestamp < timestamp'2026-02-28'"), DAY, 2, utc)
+    assert late == Volume(DAY, 0, before((3, 2), (40, 1)), 3.5)
     with pytest.raises(DataError, match="no event on 2026-03-01"):
-        measure_volume(events.limit(0, DayCalendar()), DAY, 2)
+        measure_volume(events.limit(0), DAY, 2, utc)
