@@ -51,12 +51,16 @@ end
 if holder and holder ~= ARGV[1] and (last[2] == ARGV[1] or not last[2]) then
   return {'taken', holder}
 end
-fence = string.format('%.0f', fence)
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-redis.call('HSET', KEYS[2], 'fence', fence, 'token', ARGV[1], 'held', '1',
-  'sure_at', string.format('%.0f', sure_at))
+fence, sure_at = string.format('%.0f', fence), string.format('%.0f', sure_at)
+if holder == ARGV[1] and last[1] == fence and last[2] == ARGV[1] and last[4] == sure_at then
+  -- The usual case, which a Redis that is out of memory does not refuse.
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+else
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+  redis.call('HSET', KEYS[2], 'fence', fence, 'token', ARGV[1], 'held', '1', 'sure_at', sure_at)
+end
 redis.call('EXPIRE', KEYS[2], ARGV[4])
-if sure_at > 0 then return {'unsure', string.format('%.0f', sure_at - now)} end
+if sure_at ~= '0' then return {'unsure', string.format('%.0f', sure_at - now)} end
 return {'held', fence}
 """
 

@@ -3,8 +3,8 @@
 A lease is two keys of Redis. ``<prefix>:lease:{<what>}`` has a time to live; its value is a token,
 ``<owner>|<random>``, that a process beside the holder keeps alive while the holder lives
 (:mod:`pipelines.online.keeper_process`). ``<prefix>:fence:{<what>}`` is a hash that stays: the
-`fence` of who took the lease last, a number that only grows, their `token`, whether they still have
-it (`held`), and `sure_at`. The braces make Redis Cluster keep both beside the key that the lease
+`fence` of who took the lease last, a number that only grows, their `token`, `held` while
+they have it, and `sure_at`. The braces make Redis Cluster keep both beside the key that the lease
 guards.
 
 What decides is the second key. A lease that ran out is still its holder's unless somebody took it
@@ -63,9 +63,14 @@ _GIVE_BACK = """-- give back a lease
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 local last = redis.call('HMGET', KEYS[2], 'fence', 'token')
 local number, fence = tonumber(last[1] or '0'), tonumber(ARGV[2])
-if last[2] ~= ARGV[1] and number >= fence then return end
-fence = string.format('%.0f', math.max(number, fence))
-redis.call('HSET', KEYS[2], 'fence', fence, 'token', ARGV[1], 'held', '0', 'sure_at', '0')
+if last[2] == ARGV[1] then
+  redis.call('HDEL', KEYS[2], 'held')
+elseif number < fence then
+  redis.call('HSET', KEYS[2], 'fence', ARGV[2], 'token', ARGV[1])
+  redis.call('HDEL', KEYS[2], 'held')
+else
+  return
+end
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 """
 

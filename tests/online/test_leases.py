@@ -200,6 +200,25 @@ def test_a_renewal_on_its_way_does_not_bring_back_what_was_given_back(leases: Le
     assert leases.holder("things") is None
 
 
+def test_a_redis_without_memory_renews_a_lease_and_takes_it_back(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = OnlineStore(redis_server.url, "full")
+    limit = str(store._redis.config_get("maxmemory")["maxmemory"])
+    with store.leases.hold("things", "run one") as lease:
+        try:
+            store._redis.config_set("maxmemory", 1)
+            lease.require()
+            store.leases.give_back(lease.taken)
+            assert store.leases.holder("things") is None
+            with pytest.raises(LeaseLostError, match="was given back"):
+                lease.require()
+        finally:
+            store._redis.config_set("maxmemory", limit)
+    store.close()
+    assert caplog.text == ""
+
+
 def test_a_lease_of_an_earlier_ferry_is_respected(leases: Leases) -> None:
     # It knew no fence.
     leases._redis.set(leases.key("things"), "run one|token")
