@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from pipelines.config import Settings
 from pipelines.errors import ReleaseError
@@ -137,6 +138,12 @@ def test_a_lease_that_an_earlier_ferry_took_moves_nothing(
     with pytest.raises(LeaseLostError, match="run two took over"):
         move(online, lease, target(10, 1))
     assert online.pointers.get(UNIT) is None
+
+
+def test_what_one_script_uses_is_in_one_slot_of_a_cluster(online: OnlineStore) -> None:
+    key = online.pointers.key(UNIT)
+    keys = (key, online.leases.key(key), online.leases.fence_key(key))
+    assert len({key_slot(each.encode()) for each in keys}) == 1
 
 
 @hypothesis_settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
