@@ -115,9 +115,7 @@ def adopt_command(yes: YesFlag = False) -> None:
     made_from = LakeSource.of_lake(lake)
     now = LakeSource.configured(load_pipeline_config(settings.config).data, lake)
     if made_from is None:
-        raise DataError(
-            f"{lake.root}: no source is known of this lake yet: the next ingest adopts it"
-        )
+        raise DataError(f"{lake.root}: no source of this lake is known: the next run adopts it")
     if not made_from.is_compatible(now):
         raise DataError(
             f"the lake {lake.root} can't go on with {now.name}: "

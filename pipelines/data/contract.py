@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Partition column of the lake: the UTC day.
 DAY = "dt"
 
+#: What makes an event.
+EVENT_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
+
 #: A readable timestamp outside of [EARLIEST, LATEST) is taken for an error: zero for "unset", or
 #: milliseconds where seconds are expected (January 1970) and the other way round (year 50000).
 EARLIEST = datetime(1971, 1, 1, tzinfo=UTC)

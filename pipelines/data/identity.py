@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.config import DataConfig, IdType
-from pipelines.data.contract import StoredModel, filesystem_of
+from pipelines.data.contract import EVENT_COLUMNS, StoredModel, filesystem_of
 from pipelines.errors import OtherSourceError
 from pipelines.lake import Lake
 
@@ -102,7 +102,7 @@ class LakeSource(StoredModel):
         return cls(
             events_path=events.path,
             origin=origin.brought if origin else None,
-            columns=events.columns,
+            columns={name: events.columns.get(name, name) for name in EVENT_COLUMNS},
             timestamp_format=events.timestamp_format,
             user_id_type=config.user_id_type,
             item_id_type=config.item_id_type,
@@ -130,12 +130,18 @@ class LakeSource(StoredModel):
 
     def changes(self, other: LakeSource) -> list[str]:
         """Return how `other` is read differently, in a few words each."""
-        names = ("user_id_type", "item_id_type", "time_zone", "timestamp_format", "columns")
+        mine, theirs = self._reading(), other._reading()
         return [
-            f"{name} {_short(getattr(other, name))} (was {_short(getattr(self, name))})"
-            for name in names
-            if getattr(self, name) != getattr(other, name)
+            f"{name} {theirs[name]} (was {mine[name]})"
+            for name in mine
+            if mine[name] != theirs[name]
         ]
+
+    def _reading(self) -> dict[str, object]:
+        """Return all that says how the source is read."""
+        names = ("user_id_type", "item_id_type", "time_zone", "timestamp_format")
+        columns = {f"column {name}": self.columns.get(name) for name in EVENT_COLUMNS}
+        return {name: getattr(self, name) for name in names} | columns
 
     def is_compatible(self, other: LakeSource) -> bool:
         """Whether rows read as `other` says may stand in one table with those of this one."""
@@ -218,9 +224,3 @@ def reset(lake: Lake) -> Sequence[str]:
             continue
         removed.append(path)
     return removed
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {column}" for name, column in value.items()) or "as named"
-    return str(value)

@@ -86,6 +86,16 @@ def import_movielens(source: Path, lake: Lake, end_date: date | None) -> ImportR
     return ImportResult(rating_count, item_count, first + moved, last + moved, shift, landing)
 
 
+def newest_day(source: Path) -> date:
+    """Return the UTC day of the newest rating in ``ratings.csv`` of `source`, as it stands there.
+
+    Raises:
+        DataError: the file is missing or empty, a column is missing, or no rating can be read.
+    """
+    _, last = _time_range(_Table(source / "ratings.csv", _SOURCE_RATINGS))
+    return last
+
+
 @contextmanager
 def new_landing(lake: Lake, origin: Origin) -> Iterator[Path]:
     """Give an empty folder with ``ratings/`` and ``items/``; then put both in place at once.

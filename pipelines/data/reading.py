@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from pipelines.config import DataConfig
-from pipelines.data.contract import DAY, Reason, event_schema
+from pipelines.data.contract import DAY, EVENT_COLUMNS, Reason, event_schema
 from pipelines.data.day_files import files_by_day
 from pipelines.data.day_records import DayRecord, LeftOut, SourceFile
 from pipelines.data.days import read_days
@@ -28,7 +28,6 @@ from pipelines.lake import Lake
 
 log = logging.getLogger(__name__)
 
-EVENT_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 _FILE_DAY = "file_day"
 
 

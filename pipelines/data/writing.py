@@ -10,11 +10,18 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as sf
 
 from pipelines.config import DataConfig
-from pipelines.data.contract import DAY, DayChange, event_schema
+from pipelines.data.contract import DAY, EVENT_COLUMNS, DayChange, event_schema
 from pipelines.data.day_records import DayRecord, save_records
-from pipelines.data.days import UnfinishedDays, delete_day, held_days, read_days, write_days
+from pipelines.data.days import (
+    UnfinishedDays,
+    delete_day,
+    held_days,
+    lake_id,
+    read_days,
+    write_days,
+)
 from pipelines.data.files import SparkFiles
-from pipelines.data.reading import EVENT_COLUMNS, Reading
+from pipelines.data.reading import Reading
 from pipelines.data.scope import Scope
 from pipelines.data.tally import SCOPE
 from pipelines.lake import Lake
@@ -67,6 +74,7 @@ def write(
     for day in {*tally.valid, *reading.unchanged, *(reading.replaced & reading.files.keys())}:
         records[day] = _record(day, reading, config, records.get(day), now)
     save_records(lake.ratings, records)
+    lake_id(files, lake.ratings)
     unfinished.finish(touched)
     return Written(**counts, changes=changes, records=records)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import PipelineConfig
-from pipelines.data.contract import IngestSummary, Reason
+from pipelines.data.contract import DayChange, IngestSummary, Reason
 from pipelines.release.context import ReleaseContext
 from tests.release.versions import USERS
 from tests.report.pages import DAY, NASTY, content_of, plan_of, section, write
@@ -38,6 +39,10 @@ def test_data_volumes_and_quarantined_rows(
         repeated_items=0,
         rejected_items=0,
         users=None,
+        complete=False,
+        changed_days={DAY - timedelta(days=2): DayChange(added=1200, replaced=1, removed=0)},
+        too_late_rows={date(2026, 1, 5): 3, date(2026, 1, 7): 1},
+        unreadable_days={DAY - timedelta(days=1): NASTY},
     ).save(paths.ingest_summary)
     SUMMARY.save(paths.data_summary)
     folder = Path(lake.quarantine) / f"dt={DAY}"
@@ -49,6 +54,10 @@ def test_data_volumes_and_quarantined_rows(
     assert "<script" not in html
     data = section(html, "Data")
     assert "12,345, 3 days written" in data
+    assert "2026-03-01 had not ended when it was read" in data
+    assert "read again 2026-02-27: 1,200 added, 1 replaced" in data
+    assert "3 of 2026-01-05, 1 of 2026-01-07; ferry data reread" in data
+    assert "not read 2026-02-28: &lt;script&gt;" in data
     assert "800, 2026-01-01 to 2026-03-01; 500 positive" in data
     quarantine = section(html, "Quarantined rows")
     assert "rating invalid 7 user id missing 38" in quarantine
