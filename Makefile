@@ -13,7 +13,8 @@ help: ## Show this list
 	@printf '\n'; printf '%s\n' \
 	  'Variables, on the command line or in the environment:' \
 	  '  DATA=DIR                  run: a MovieLens folder (ratings.csv, movies.csv)' \
-	  '  RUN_DATE=YYYY-MM-DD       run: the run date (default: today, UTC)' \
+	  '  RUN_DATE=YYYY-MM-DD       run: the run date (default: the last complete day)' \
+	  '  PARTIAL_DAY=1             run: also a RUN_DATE that has not ended, from what there is of it' \
 	  '  FERRY_PORT_BASE=18080     first of the five ports (Airflow, Redis, S3, gRPC, REST)' \
 	  '  FERRY_AIRFLOW_PORT, FERRY_REDIS_PORT, FERRY_S3_PORT, FERRY_TF_GRPC_PORT,' \
 	  '  FERRY_TF_REST_PORT        one port each' \
@@ -25,9 +26,10 @@ setup: ## Set up .venv and Java (every other target does so by itself)
 	@scripts/setup.sh
 
 run: setup ## Run the daily DAG for one run date, from data to serving
-	@$(LOCAL) run --data="$${DATA:-}" --run-date="$${RUN_DATE:-}"
+	@$(LOCAL) run --data="$${DATA:-}" --run-date="$${RUN_DATE:-}" \
+	  --partial-day="$${PARTIAL_DAY:-}"
 
-up: setup ## Start the services and Airflow, with the DAG on its daily schedule
+up: setup ## Start the services and Airflow, with the DAGs on their schedules
 	@$(LOCAL) up
 
 services: setup ## Start the services alone: enough for the ferry commands

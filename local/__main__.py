@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 
 from local.commands import airflow_program
-from local.dag_run import DAG_ID
 from local.environment import airflow_environment, process_environment
 from local.home import load_home
 from local.run import connect, run
+from local.schedules import SCHEDULED, switch_on
 from local.stack import Stack
+from pipelines.config import load_pipeline_config
 from pipelines.errors import ConfigError, FerryError
 
 app = typer.Typer(
@@ -37,33 +38,44 @@ def _say(line: str) -> None:
 @app.command("run")
 def run_command(
     data: Annotated[str, typer.Option(help="A MovieLens folder; empty: synthetic data.")] = "",
-    run_date: Annotated[str, typer.Option(help="YYYY-MM-DD; empty: today (UTC).")] = "",
+    run_date: Annotated[
+        str, typer.Option(help="YYYY-MM-DD; empty: the last complete day of the data.")
+    ] = "",
+    partial_day: Annotated[
+        str, typer.Option(help="1: also a run date that has not ended; empty or 0: not.")
+    ] = "",
 ) -> None:
     """Run the daily DAG for one run date, from data to serving."""
     try:
-        day = date.fromisoformat(run_date) if run_date else datetime.now(UTC).date()
+        day = date.fromisoformat(run_date) if run_date else None
     except ValueError as error:
         raise ConfigError(f"RUN_DATE={run_date} is not a date: write it as YYYY-MM-DD") from error
-    if not run(load_home(), _console, Path(data) if data else None, day):
+    if partial_day not in ("", "0", "1"):
+        raise ConfigError(f"PARTIAL_DAY={partial_day}: write 1, or leave it out")
+    folder = Path(data) if data else None
+    if not run(load_home(), _console, folder, day, partial_day=partial_day == "1"):
         raise typer.Exit(1)
 
 
 @app.command()
 def up() -> None:
-    """Start the services and Airflow, with the DAG on its daily schedule."""
-    stack = Stack(load_home(), _say)
+    """Start the services and Airflow, with the DAGs on their schedules."""
+    home = load_home()
+    config = load_pipeline_config(home.config)
+    stack = Stack(home, _say)
     stack.services_up()
     since = datetime.now(UTC)
     was_started = stack.airflow_up("daily")
     with connect(stack) as api:
         if was_started:
-            api.wait_for_dag(DAG_ID, since, stack.airflow.is_running)
-        api.set_paused(DAG_ID, False)
-    _say(f"Airflow:  http://{stack.home.address('airflow')}")
+            for dag_id in SCHEDULED:
+                api.wait_for_dag(dag_id, since, stack.airflow.is_running)
+        lines = switch_on(api, home, config)
+    _say(f"Airflow:  http://{home.address('airflow')}")
     _say(f"login:    admin / {stack.secrets.airflow_password}")
-    _say(f"DAG:      {DAG_ID}, on its daily schedule")
-    if not (stack.home.lake / "landing").exists():
-        _say("data:     none yet; 'ferry data --help' and 'make run' bring some in")
+    _say("DAGs:")
+    for line in lines:
+        _say(f"  {line}")
 
 
 @app.command()

@@ -32,6 +32,15 @@ class TaskInstance(BaseModel):
     duration: float | None
 
 
+class NextRun(BaseModel):
+    """The run that the schedule starts next."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_after: datetime
+    interval_start: datetime
+
+
 class _BusyError(Exception):
     """The server answered that it can't answer now."""
 
@@ -92,6 +101,14 @@ class AirflowApi:
         """Return whether the DAG is paused; one that Airflow does not know counts as paused."""
         dag = self.send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
         return dag is None or bool(dag["is_paused"])
+
+    def next_run(self, dag_id: str) -> NextRun | None:
+        """Return the run that the schedule starts next; None if it starts none."""
+        dag = self.send("GET", f"/api/v2/dags/{dag_id}")
+        run_after, start = dag["next_dagrun_run_after"], dag["next_dagrun_data_interval_start"]
+        if run_after is None or start is None:
+            return None
+        return NextRun(run_after=run_after, interval_start=start)
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
         """Start the run `run_id`; asking again for the same id does no harm."""

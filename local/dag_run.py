@@ -17,12 +17,18 @@ _POLL_SECONDS = 0.7
 
 
 class DagRun:
-    """The run of `run_date`; `start` it, then `follow` it."""
+    """The run of `run_date`; `start` it, then `follow` it.
 
-    def __init__(self, api: AirflowApi, airflow_home: Path, run_date: date) -> None:
+    With `partial_day` the run date may still be going on.
+    """
+
+    def __init__(
+        self, api: AirflowApi, airflow_home: Path, run_date: date, *, partial_day: bool = False
+    ) -> None:
         self._api = api
         self._airflow_home = airflow_home
         self._run_date = run_date
+        self._partial_day = partial_day
         self._final_notes: dict[tuple[str, str | None, int], str] = {}
         self.run_id = f"manual__{datetime.now(UTC).isoformat()}"
 
@@ -30,7 +36,14 @@ class DagRun:
         """Trigger the run."""
         self._order = self._api.task_order(DAG_ID)
         self._api.set_paused(DAG_ID, False)
-        self._api.trigger(DAG_ID, self.run_id, {"run_date": self._run_date.isoformat()})
+        conf = {"run_date": self._run_date.isoformat(), "partial_day": self._partial_day}
+        self._api.trigger(DAG_ID, self.run_id, conf)
+
+    def describe_date(self) -> str:
+        """Return the run date in words."""
+        if self._partial_day:
+            return f"{self._run_date}, also if it has not ended"
+        return str(self._run_date)
 
     def follow(self, view: RunView, is_alive: Callable[[], bool]) -> str:
         """Show the run until it ends; return its final state, success or failed.

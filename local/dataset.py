@@ -1,162 +1,152 @@
-"""Brings a data set into the lake for `make run`, once, and never mixes two of them.
-
-Both ways of bringing data in end on the run date: another date moves every event. Days that the
-lake already holds are not read again, so with other data in the landing area the lake has to
-begin anew. What we brought in ourselves is removed then; anything else is set aside.
-"""
+"""The data of a home: what it holds, and bringing in what `make run` has chosen."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from local.credentials import Secrets
+from local.data_choice import Choice, Folder, Held, choose, require_run_date
+from local.earlier_home import adopt_landing
 from local.environment import ferry_environment, process_environment
 from local.home import Home, write_private
+from local.source_files import FileStates, landed_ns, movielens_files
 from local.stack import Say
-from pipelines.config import EventSource
+from pipelines.config import DataConfig
+from pipelines.data.identity import (
+    LakeSource,
+    MovielensFolder,
+    Origin,
+    require_own_source,
+    require_same_source,
+)
+from pipelines.data.movielens import newest_day
 from pipelines.errors import ConfigError, DataError
 from pipelines.lake import Lake
 
-_MOVIELENS_FILES = ("ratings.csv", "movies.csv")
 
-
-class Source(BaseModel):
-    """Where data come from and where they end; equal sources give equal data."""
+class _Landed(BaseModel):
+    """The files that were brought into the landing area."""
 
     model_config = ConfigDict(frozen=True)
 
-    #: A MovieLens folder; None stands for the synthetic data set.
-    folder: str | None
-    #: Name, size and modification time (ns) of each of its files.
-    files: tuple[tuple[str, int, int], ...] = ()
-    end_date: date
-
-    @property
-    def arguments(self) -> list[str]:
-        """The arguments of `ferry` that bring the data in."""
-        end = ["--end-date", self.end_date.isoformat()]
-        if self.folder is None:
-            return ["data", "synth", *end]
-        return ["data", "import-movielens", self.folder, *end]
-
-    def __str__(self) -> str:
-        name = "synthetic data" if self.folder is None else f"MovieLens from {self.folder}"
-        return f"{name}, up to {self.end_date}"
-
-
-class _Stamp(BaseModel):
-    """What we last brought into the landing area."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: Source
-    #: Time of the landing area's ratings folder; another one there has another.
+    files: FileStates
+    #: Time of the landing area's ratings folder; what somebody else brings in has another.
     landed_ns: int | None
-    #: Whether the lake was made from this source alone.
-    is_whole: bool
 
 
-def find_source(events: EventSource, folder: Path | None, end_date: date) -> Source | None:
-    """Return the source to bring in; None if the configuration reads events from elsewhere.
+def choose_data(
+    home: Home,
+    config: DataConfig,
+    data: Path | None,
+    run_date: date | None,
+    now: datetime,
+    *,
+    partial_day: bool = False,
+) -> Choice:
+    """Return which day to run for and what to bring in before; changes nothing that a run reads.
 
     Raises:
-        ConfigError: a folder is given that the configuration would not read.
+        ConfigError: the run date has not ended or has no data, or a folder is given that the
+            configuration would not read.
         DataError: the folder does not hold a MovieLens data set.
+        OtherSourceError: the lake was made from another source.
     """
-    if "{landing}" not in events.path:
-        if folder:
+    calendar = config.calendar
+    require_run_date(run_date, calendar, now, partial_day=partial_day)
+    lake = Lake(str(home.lake))
+    if not config.events.is_landed:
+        if data:
             raise ConfigError(
-                f"DATA={folder} is brought into the lake's landing area, but pipeline.yaml reads "
-                f"events from {events.path}: leave out one of the two"
+                f"DATA={data} is brought into the lake's landing area, but pipeline.yaml reads "
+                f"events from {config.events.path}: leave out one of the two"
             )
-        return None
-    if folder is None:
-        return Source(folder=None, end_date=end_date)
-    folder = folder.expanduser().absolute()
-    files = []
-    for name in _MOVIELENS_FILES:
-        file = folder / name
-        if not file.is_file():
-            raise DataError(
-                f"DATA={folder}: there is no file {name} in it; it takes a MovieLens folder with "
-                f"{' and '.join(_MOVIELENS_FILES)}"
-            )
-        found = file.stat()
-        files.append((name, found.st_size, found.st_mtime_ns))
-    return Source(folder=str(folder), files=tuple(files), end_date=end_date)
+        require_own_source(lake, config)
+        return Choice(run_date or calendar.last_complete(now), "")
+    folder = None if data is None else data.expanduser().absolute()
+    files = None if folder is None else movielens_files(folder)
+    if adopted := adopt_landing(lake, folder, files):
+        _remember(lake, adopted)
+    held = _held(lake)
+    choice = choose(held, _folder(lake, folder, files), run_date, calendar.last_complete(now))
+    made_from = LakeSource.of_lake(lake)
+    if made_from and held.is_ingested:
+        now_read = LakeSource.configured(config, lake)
+        require_same_source(lake, made_from, now_read.model_copy(update={"origin": held.brought}))
+    return choice
 
 
-def bring_in(home: Home, secrets: Secrets, source: Source, say: Say) -> None:
-    """Have the landing area hold `source`, and the lake nothing else.
+def bring_in(home: Home, secrets: Secrets, choice: Choice, say: Say) -> None:
+    """Have the landing area hold what was chosen.
 
     Raises:
-        DataError: the data could not be brought in; `ferry` has said why. Lake and landing area
-            are then as they were.
+        DataError: the data could not be brought in; `ferry` has said why. The landing area is then
+            as it was.
     """
-    stamp_file = home.lake / "source.json"
-    stamp = _read(stamp_file)
+    if not choice.command:
+        say(f"data: {choice.data} (already there)")
+        return
+    say(f"data: {choice.data}")
     lake = Lake(str(home.lake))
-    landed = _landed_ns(lake)
-    if stamp and stamp.landed_ns == landed:
-        if stamp.source == source and stamp.is_whole:
-            say(f"data: {source} (already there)")
-            return
-    elif landed or _tables(lake):
-        _set_aside(home, lake, say)
-    say(f"data: {source}")
+    # As they were before they are read: what is written to them meanwhile is read next time.
+    folder = Path(choice.command[2]) if choice.command[1] == "import-movielens" else None
+    files = movielens_files(folder) if folder else None
     environment = {**process_environment(), **ferry_environment(home, secrets)}
     done = subprocess.run(
-        [sys.executable, "-c", "from pipelines.cli import main; main()", *source.arguments],
+        [sys.executable, "-c", "from pipelines.cli import main; main()", *choice.command],
         env={**environment, "FERRY_HOME": str(home.root)},
         check=False,
     )
     if done.returncode:
         raise DataError("the data could not be brought in: see the line above")
-    # In two steps, so that an interruption between them leaves no mixed lake behind.
-    _write(stamp_file, _Stamp(source=source, landed_ns=_landed_ns(lake), is_whole=False))
-    _empty(lake, say)
-    _write(stamp_file, _Stamp(source=source, landed_ns=_landed_ns(lake), is_whole=True))
+    if files:
+        _remember(lake, files)
 
 
-def _landed_ns(lake: Lake) -> int | None:
-    ratings = Path(lake.landing) / "ratings"
-    return ratings.stat().st_mtime_ns if ratings.exists() else None
+def _held(lake: Lake) -> Held:
+    origin, made_from = Origin.of_landing(lake), LakeSource.of_lake(lake)
+    is_ingested = any(Path(lake.ratings).glob("dt=*"))
+    brought = origin.brought if origin else made_from.origin if made_from else None
+    return Held(
+        lake.root,
+        brought,
+        origin.last_day if origin else None,
+        is_ingested,
+        is_unknown=brought is None and (is_ingested or landed_ns(lake) is not None),
+    )
 
 
-def _tables(lake: Lake) -> list[Path]:
-    folders = (lake.ratings, lake.items, lake.users, lake.quarantine)
-    return [Path(folder) for folder in folders if Path(folder).exists()]
+def _folder(lake: Lake, folder: Path | None, files: FileStates | None) -> Folder | None:
+    if folder is None or files is None:
+        return None
+    origin = Origin.of_landing(lake)
+    is_landed = (
+        origin is not None
+        and isinstance(origin.brought, MovielensFolder)
+        and origin.brought.folder == str(folder)
+    )
+    is_unchanged = is_landed and _remembered(lake) == files
+    return Folder(str(folder), is_unchanged, lambda: newest_day(folder))
 
 
-def _empty(lake: Lake, say: Say) -> None:
-    tables = _tables(lake)
-    for folder in tables:
-        shutil.rmtree(folder)
-    if tables:
-        say("data: they differ from those before, so the lake begins anew; releases stay")
+def _stamp(lake: Lake) -> Path:
+    # In the landing area, with which it goes.
+    return Path(lake.landing) / "files.json"
 
 
-def _set_aside(home: Home, lake: Lake, say: Say) -> None:
-    target = home.lake / f"set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    target.mkdir()
-    for folder in (Path(lake.landing), *_tables(lake)):
-        if folder.exists():
-            folder.rename(target / folder.name)
-    say(f"data: what the lake held was not brought in by 'make run'; it is now in {target}")
+def _remember(lake: Lake, files: FileStates) -> None:
+    landed = _Landed(files=files, landed_ns=landed_ns(lake))
+    write_private(_stamp(lake), landed.model_dump_json(indent=2))
 
 
-def _read(file: Path) -> _Stamp | None:
+def _remembered(lake: Lake) -> FileStates | None:
+    """Return the files that the landing area was made of, if that is known."""
     try:
-        return _Stamp.model_validate_json(file.read_text())
+        landed = _Landed.model_validate_json(_stamp(lake).read_text())
     except FileNotFoundError:
         return None
-
-
-def _write(file: Path, stamp: _Stamp) -> None:
-    write_private(file, stamp.model_dump_json(indent=2))
+    return landed.files if landed.landed_ns == landed_ns(lake) else None

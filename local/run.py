@@ -10,7 +10,7 @@ from rich.console import Console
 
 from local.airflow_api import AirflowApi
 from local.dag_run import DAG_ID, DagRun
-from local.dataset import bring_in, find_source
+from local.dataset import bring_in, choose_data
 from local.home import Home
 from local.processes import exclusive
 from local.run_report import print_report
@@ -22,12 +22,25 @@ from pipelines.errors import ConfigError
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-def run(home: Home, console: Console, data: Path | None, run_date: date) -> bool:
-    """Do everything once for `run_date`; return whether the run succeeded.
+def run(
+    home: Home,
+    console: Console,
+    data: Path | None,
+    run_date: date | None,
+    *,
+    partial_day: bool = False,
+) -> bool:
+    """Do everything once; return whether the run succeeded.
 
-    Services stay up afterwards; Airflow does if it was up before.
+    `run_date` None: the newest complete day of the data. With `partial_day` the run date may still
+    be going on. Services stay up afterwards; Airflow does if it was up before.
+
+    Raises:
+        FerryError: the run date or the data are refused before anything starts, something does
+            not start, or the data can't be brought in.
     """
-    source = find_source(load_pipeline_config(home.config).data.events, data, run_date)
+    config = load_pipeline_config(home.config).data
+    choice = choose_data(home, config, data, run_date, datetime.now(UTC), partial_day=partial_day)
     home.make_folders()
     stack = Stack(home, lambda line: console.print(line, markup=False, soft_wrap=True))
     with exclusive(home, "run") as is_ours:
@@ -37,8 +50,8 @@ def run(home: Home, console: Console, data: Path | None, run_date: date) -> bool
         stays = stack.airflow.is_running()
         if stays:
             _wait_until_idle(stack)
-        if source:
-            bring_in(home, stack.secrets, source, stack.say)
+        if choice.data:
+            bring_in(home, stack.secrets, choice, stack.say)
         try:
             since = datetime.now(UTC)
             was_started = stack.airflow_up(None)
@@ -47,7 +60,8 @@ def run(home: Home, console: Console, data: Path | None, run_date: date) -> bool
                     since = datetime.now(UTC)
                     api.ask_to_parse(DAG_ID)
                 api.wait_for_dag(DAG_ID, since, stack.airflow.is_running)
-                return _run_dag(stack, api, console, run_date, stays)
+                dag_run = DagRun(api, home.airflow, choice.run_date, partial_day=partial_day)
+                return _run_dag(stack, api, console, dag_run, stays)
         finally:
             if not stays and stack.airflow.stop():
                 stack.say("Airflow: stopped; the services stay up ('make down' stops them)")
@@ -73,15 +87,15 @@ def _wait_until_idle(stack: Stack) -> None:
             time.sleep(1)
 
 
-def _run_dag(stack: Stack, api: AirflowApi, console: Console, run_date: date, stays: bool) -> bool:
+def _run_dag(stack: Stack, api: AirflowApi, console: Console, dag_run: DagRun, stays: bool) -> bool:
     began = time.monotonic()
     if not stays:
         for left_over in api.unfinished_runs(DAG_ID):
             stack.say(f"run {left_over} was interrupted earlier: ended as failed")
             api.end_run(DAG_ID, left_over)
-    dag_run = DagRun(api, stack.home.airflow, run_date)
+    was_paused = api.is_paused(DAG_ID)
     dag_run.start()
-    stack.say(f"run {dag_run.run_id} of {DAG_ID}, run date {run_date}")
+    stack.say(f"run {dag_run.run_id} of {DAG_ID}, run date {dag_run.describe_date()}")
     try:
         state = dag_run.follow(run_view(console), stack.airflow.is_running)
     except KeyboardInterrupt:
@@ -91,6 +105,19 @@ def _run_dag(stack: Stack, api: AirflowApi, console: Console, run_date: date, st
         else:
             api.end_run(DAG_ID, dag_run.run_id)
             stack.say("interrupted: the run has been ended as failed")
+            _leave_paused(stack, api, was_paused)
         raise
+    _leave_paused(stack, api, was_paused)
     print_report(console, stack.home, dag_run, time.monotonic() - began)
     return state == "success"
+
+
+def _leave_paused(stack: Stack, api: AirflowApi, was_paused: bool) -> None:
+    """Pause the DAG again, which was unpaused for the run alone."""
+    if not was_paused:
+        return
+    # Paused, it would never go on.
+    if under_way := api.unfinished_runs(DAG_ID):
+        stack.say(f"{DAG_ID} was paused, and is on now: {under_way[0]} is under way")
+    else:
+        api.set_paused(DAG_ID, True)

@@ -144,15 +144,25 @@ def test_data_survive_down_and_up(released: Installation) -> None:
 def test_bad_data_fails_the_run_in_one_line_and_keeps_what_is_live(released: Installation) -> None:
     before = released.ferry("status")
     config = yaml.safe_load(Path(released.environment["FERRY_CONFIG"]).read_text())
-    config["data"]["events"]["columns"]["rating"] = "stars"
+    config["data"]["items"]["columns"]["genres"] = "kinds"
     broken = released.folder / "broken.yaml"
     broken.write_text(yaml.safe_dump(config))
     data = f"--data={released.folder / 'movielens'}"
     result = released.run("local", "run", data, f"--run-date={RUN_DATE}", FERRY_CONFIG=str(broken))
     assert result.returncode == 1
     assert "ingest failed" in result.stdout
-    assert "stars" in result.stdout
+    assert "kinds" in result.stdout
     assert released.ferry("status") == before
+
+
+def test_another_data_set_is_refused_before_anything_starts(released: Installation) -> None:
+    assert released.run("local", "down").returncode == 0
+    result = released.run("local", "run")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: the lake ")
+    assert "and synthetic data is another source" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_config_typo_is_one_line(installation: Installation) -> None:

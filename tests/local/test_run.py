@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
+from local.run import connect
+from local.stack import Stack
 from tests.local.conftest import LocalCommand
 
 
@@ -22,6 +25,10 @@ def airflow_up(
     code, output = command("up")
     assert code == 0, output
     assert "login:    admin / " in output
+    assert "online_check      on      every hour: " in output
+    assert "retention         on      every day: " in output
+    # The source of these homes matches no file.
+    assert "daily_retraining  paused  no file matches data.events.path, /nowhere: " in output
     yield command
     pids = [started.pid for started in command.home_processes()]
     code, output = command("down")
@@ -74,6 +81,34 @@ def test_an_interrupted_run_goes_on_in_an_airflow_that_stays(airflow_up: LocalCo
     assert process.wait(30) != 0
     code, output = airflow_up("run", "--run-date", "2026-03-03")
     assert code == 0, output
+
+
+def test_a_run_leaves_a_paused_dag_paused_and_up_leaves_what_somebody_did(
+    airflow_up: LocalCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in airflow_up.env.items():
+        monkeypatch.setenv(name, value)
+    stack = Stack(airflow_up.home, print)
+    with connect(stack) as api:
+        assert api.is_paused("daily_retraining")
+        api.set_paused("daily_retraining", False)
+        api.set_paused("retention", True)
+    code, output = airflow_up("up")
+    assert code == 0, output
+    assert "retention         paused  by hand; " in output
+    with connect(stack) as api:
+        assert api.is_paused("daily_retraining"), "it has nothing to read"
+        assert api.is_paused("retention")
+        assert not api.is_paused("online_check")
+
+
+def test_a_day_that_has_not_ended_is_refused_before_anything_starts(local: LocalCommand) -> None:
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    code, output = local("run", "--run-date", today)
+    assert code == 1
+    assert output.startswith(f"error: RUN_DATE={today} has not ended: it is complete at ")
+    assert output.count("\n") == 1
+    assert not local.root.exists()
 
 
 def test_the_airflow_command_knows_the_connections(airflow_up: LocalCommand) -> None:

@@ -1,6 +1,6 @@
-"""Stands in for the daily DAG: its outline, without the work. The run date decides what happens:
-in the year 2001 a task fails, in the year 2002 the gates refuse the unit, in the year 2003 a task
-takes long enough to interrupt the run.
+"""Stands in for the daily DAG and those beside it: outlines, without the work. The run date decides
+what happens: in the year 2001 a task fails, in the year 2002 the gates refuse the unit, in the year
+2003 a task takes long enough to interrupt the run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ REFUSAL = "version 200203010001 was refused by its gates: ndcg_at_10 is 0.03, mu
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=1,
-    params={"run_date": Param("2026-01-01", type="string", format="date")},
+    params={
+        "run_date": Param("2026-01-01", type="string", format="date"),
+        "partial_day": Param(False, type="boolean"),
+    },
 )
 def stand_in() -> None:
     @task
@@ -72,3 +75,12 @@ def stand_in() -> None:
 
 
 stand_in()
+
+
+for beside in ("online_check", "retention"):
+
+    @dag(dag_id=beside, schedule=None)
+    def stand_in_beside() -> None:
+        task(task_id="nothing")(lambda: None)()
+
+    stand_in_beside()
