@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,12 +63,17 @@ class Installation:
         return json.loads(result.stdout)
 
     @contextmanager
-    def airflow(self, schedule: Schedule | None = None) -> Iterator[Dags]:
+    def airflow(
+        self, schedule: Schedule | None = None, *, without: Collection[str] = ()
+    ) -> Iterator[Dags]:
         """Have services and Airflow up, without a schedule, and with `recs` alone enabled.
 
-        What runs so already is left as it is.
+        What runs so already is left as it is. `without` some of this installation's variables
+        Airflow is started for the block alone.
         """
         environment = {**self.environment, "FERRY_CONFIG": str(self.folder / "recs.yaml")}
+        for name in without:
+            del environment[name]
         with pytest.MonkeyPatch.context() as patch:
             for name in set(os.environ) - set(environment):
                 patch.delenv(name)
@@ -79,11 +84,17 @@ class Installation:
             stack.services_up()
             # Other units make other DAGs: what was parsed before is not what is to run.
             since = datetime.now(UTC)
-            if stack.airflow.is_running():
+            if without:
+                stack.airflow.stop()
+            elif stack.airflow.is_running():
                 since = datetime.min.replace(tzinfo=UTC)
             stack.airflow_up(schedule)
-            with connect(stack) as api:
-                yield Dags(api, home.airflow, stack.airflow.is_running, since)
+            try:
+                with connect(stack) as api:
+                    yield Dags(api, home.airflow, stack.airflow.is_running, since)
+            finally:
+                if without:
+                    stack.airflow.stop()
 
     def kill_airflow(self) -> None:
         """End Airflow and its tasks as a power failure would."""
