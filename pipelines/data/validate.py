@@ -106,7 +106,7 @@ def _problems(config: DataConfig, file_day: date) -> list[Column]:
             _problem(
                 own_day > sf.lit(file_day),
                 Reason.OUTSIDE_DAY,
-                _says("timestamp", f"is not on {file_day} ({zone}), nor before it"),
+                _says("timestamp", f"is after {file_day} (data.time_zone {zone})"),
             ),
             _problem(
                 own_day < sf.lit(file_day - timedelta(days=days)),

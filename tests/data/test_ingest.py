@@ -16,6 +16,7 @@ from pipelines.data.catalogue import ingest_items, ingest_users
 from pipelines.data.contract import DayChange, Reason
 from pipelines.data.days import UnfinishedDays, held_days, write_days
 from pipelines.data.files import SparkFiles
+from pipelines.data.identity import reset
 from pipelines.data.ingest import ingest
 from pipelines.errors import DataError
 from pipelines.lake import Lake
@@ -143,6 +144,25 @@ def test_a_daily_source_gives_its_own_day_and_what_came_late(
     assert {day for day, _, _ in quarantine(spark, lake)} == {D3}
     with pytest.raises(DataError, match=f"{D4}.csv: no such file"):
         ingest(spark, settings, lake, D4)
+
+
+def test_files_that_are_cut_at_midnight_elsewhere_are_days_of_that_place(
+    spark: SparkSession, lake: Lake
+) -> None:
+    events_there = {"path": "{landing}/ratings/{run_date}.csv", "timestamp_format": "iso8601"}
+    hours = [f"1,1,4.0,{D3}T{hour:02}:30:00-08:00" for hour in range(24)]
+    put_events(lake, *hours, name=f"{D3}.csv")
+    there = config(events=events_there, time_zone="America/Los_Angeles")
+    assert ingest(spark, there, lake, D3).accepted_on_run_date == 24
+    assert {event[0] for event in events(spark, lake)} == {D3}
+    # By the clock of another place, its evening is the next day.
+    reset(lake)
+    put_items(lake)
+    put_events(lake, *hours, name=f"{D3}.csv")
+    summary = ingest(spark, config(events=events_there), lake, D3)
+    assert summary.quarantined == {Reason.OUTSIDE_DAY: 8}
+    details = spark.read.parquet(lake.quarantine).select("detail").collect()
+    assert all("(data.time_zone UTC)" in row["detail"] for row in details)
 
 
 def test_a_day_without_an_accepted_event_writes_nothing(spark: SparkSession, lake: Lake) -> None:
