@@ -42,12 +42,14 @@ OptionalUnit = Annotated[
 @contextmanager
 def open_context() -> Iterator[ReleaseContext]:
     """Open what a command works with; its owner is the person at the terminal."""
+    from pipelines.patience import Patience
     from pipelines.release.context import release_context
 
     settings = load_settings()
     config = load_pipeline_config(settings.config)
     owner = f"{getpass.getuser()}@{socket.gethostname()} (ferry, process {os.getpid()})"
-    with release_context(settings, config.release, owner) as context:
+    # Who sits at a terminal wants to know soon that a service hangs.
+    with release_context(settings, config.release, owner, Patience.READER) as context:
         yield context
 
 
