@@ -48,22 +48,26 @@ def run(
             raise ConfigError(f"another 'make run' is under way in {home.root}")
         stack.services_up()
         stays = stack.airflow.is_running()
+        without_schedule = False
         if stays:
             _wait_until_idle(stack)
+            without_schedule = _would_start_others(stack)
         if choice.data:
             bring_in(home, stack.secrets, choice, stack.say)
         try:
             since = datetime.now(UTC)
-            was_started = stack.airflow_up(None)
+            was_started = stack.airflow_up("none" if without_schedule else None)
             with connect(stack) as api:
                 if not was_started:
                     since = datetime.now(UTC)
                     api.ask_to_parse(DAG_ID)
                 api.wait_for_dag(DAG_ID, since, stack.airflow.is_running)
                 dag_run = DagRun(api, home.airflow, choice.run_date, partial_day=partial_day)
-                return _run_dag(stack, api, console, dag_run, stays)
+                return _run_dag(stack, api, console, dag_run, stays and not without_schedule)
         finally:
-            if not stays and stack.airflow.stop():
+            if without_schedule:
+                stack.airflow_up("daily")
+            elif not stays and stack.airflow.stop():
                 stack.say("Airflow: stopped; the services stay up ('make down' stops them)")
 
 
@@ -85,6 +89,18 @@ def _wait_until_idle(stack: Stack) -> None:
                     f"http://{stack.home.address('airflow')}"
                 )
             time.sleep(1)
+
+
+def _would_start_others(stack: Stack) -> bool:
+    """Whether the schedule would start a run of its own, and first, once the DAG is unpaused."""
+    record = stack.airflow.record()
+    if not record or record.schedule != "daily":
+        return False
+    with connect(stack) as api:
+        is_paused = api.is_paused(DAG_ID)
+    if is_paused:
+        stack.say(f"{DAG_ID} is paused: Airflow starts again without its schedule for this run")
+    return is_paused
 
 
 def _run_dag(stack: Stack, api: AirflowApi, console: Console, dag_run: DagRun, stays: bool) -> bool:

@@ -110,6 +110,6 @@ def test_parts_of_airflow_wait_for_each_others_writes(home: Home) -> None:
     env = airflow_environment(home, load_secrets(home), "none")
     engine = create_engine(env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
     with engine.connect() as connection:
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 60_000
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 90_000
     engine.dispose()
     assert (home.airflow / "airflow.db").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -10,9 +11,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.run import connect
-from local.stack import Stack
+from local.airflow_api import AirflowApi
+from local.dag_run import DAG_ID
+from local.home import HOST
 from tests.local.conftest import LocalCommand
+
+
+def login(command: LocalCommand) -> AirflowApi:
+    secrets = json.loads((command.root / "secrets.json").read_text())
+    port = command.env["FERRY_AIRFLOW_PORT"]
+    return AirflowApi(f"http://{HOST}:{port}", "admin", secrets["airflow_password"])
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +37,8 @@ def airflow_up(
     assert "retention         on      every day: " in output
     # The source of these homes matches no file.
     assert "daily_retraining  paused  no file matches data.events.path, /nowhere: " in output
+    with login(command) as api:
+        api.set_paused(DAG_ID, False)
     yield command
     pids = [started.pid for started in command.home_processes()]
     code, output = command("down")
@@ -83,21 +93,21 @@ def test_an_interrupted_run_goes_on_in_an_airflow_that_stays(airflow_up: LocalCo
     assert code == 0, output
 
 
-def test_a_run_leaves_a_paused_dag_paused_and_up_leaves_what_somebody_did(
-    airflow_up: LocalCommand, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in airflow_up.env.items():
-        monkeypatch.setenv(name, value)
-    stack = Stack(airflow_up.home, print)
-    with connect(stack) as api:
-        assert api.is_paused("daily_retraining")
-        api.set_paused("daily_retraining", False)
-        api.set_paused("retention", True)
+def test_what_somebody_paused_stays_paused(airflow_up: LocalCommand) -> None:
+    with login(airflow_up) as api:
+        for dag_id in (DAG_ID, "retention"):
+            api.set_paused(dag_id, True)
+    code, output = airflow_up("run", "--run-date", "2026-03-05")
+    assert code == 0, output
+    assert f"{DAG_ID} is paused: Airflow starts again without its schedule" in output
+    with login(airflow_up) as api:
+        assert api.is_paused(DAG_ID)
+        api.set_paused(DAG_ID, False)
     code, output = airflow_up("up")
     assert code == 0, output
     assert "retention         paused  by hand; " in output
-    with connect(stack) as api:
-        assert api.is_paused("daily_retraining"), "it has nothing to read"
+    with login(airflow_up) as api:
+        assert api.is_paused(DAG_ID), "it has nothing to read"
         assert api.is_paused("retention")
         assert not api.is_paused("online_check")
 
