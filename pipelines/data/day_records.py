@@ -67,6 +67,11 @@ class DayRecord(BaseModel):
     files: frozenset[SourceFile] = frozenset()
     left_out: LeftOut | None = None
 
+    @property
+    def rows(self) -> int | None:
+        """How many rows the source had of the day; None: not known."""
+        return int(self.digest.partition("-")[0]) if self.digest else None
+
     def has_read(self, files: Iterable[SourceFile]) -> bool:
         """Whether these files, as they are, have been read; of an earlier Ferry's day, by time."""
         if not self.files:

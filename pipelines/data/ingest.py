@@ -177,9 +177,9 @@ def _require_like_before(tally: Tally, scope: Scope, lake: Lake, path: str) -> N
         OtherSourceError: most days that both have differ by more than half of their rows.
     """
     before = {
-        day: int(record.digest.partition("-")[0])
+        day: record.rows
         for day, record in scope.lake.records.items()
-        if record.digest and record.complete and day in tally.dated and day != scope.run_date
+        if record.rows and record.complete and day in tally.dated and day != scope.run_date
     }
     other = [d for d, rows in before.items() if abs(tally.dated[d] - rows) > rows / 2]
     if len(before) >= _DAYS_TO_COMPARE and len(other) > len(before) / 2:

@@ -37,13 +37,15 @@ class Reading:
 
     `rows` (cached) are the validated rows with ``scope``: those that are ``input`` have all their
     columns. `replaced` are the days whose rows take the place of what the lake holds; rows of
-    other days are added to it. `unchanged` days were looked at, and stay.
+    other days are added to it. `unchanged` days were looked at, and stay; so does a day that is
+    `cut_off`, of which a history that begins with it has lost a part.
     """
 
     rows: DataFrame
     tally: Tally
     replaced: frozenset[date]
     unchanged: frozenset[date]
+    cut_off: frozenset[date]
     #: By day, what is known now of the files that were read for it.
     files: Mapping[date, frozenset[SourceFile]]
     #: Records of days that are not read, with what is new of them.
@@ -88,16 +90,19 @@ def _read_history(spark: SparkSession, config: DataConfig, lake: Lake, scope: Sc
     rows = validated.withColumn(HASH, sf.when(sf.col("timestamp").isNotNull(), hashed))
     scoped = _with_scope(spark, rows, scope).persist()
     tally = tally_rows(scoped)
+    first = min(tally.dated, default=scope.run_date)
+    is_cut_off = scope.is_cut_off(first, tally.dated.get(first, 0))
+    cut_off = frozenset([first] if is_cut_off else ())
     looked_at = {*tally.valid, *(day for day, _ in tally.bad)}
     unchanged = frozenset(
-        day for day in looked_at if not scope.is_changed(day, tally.digests.get(day, ""))
+        day for day in looked_at - cut_off if not scope.is_changed(day, tally.digests.get(day, ""))
     )
     late = {
         day: digest
         for day, digest in tally.digests.items()
-        if day in scope.lake.held and day not in looked_at and day <= scope.run_date
+        if day in scope.lake.held and day not in looked_at | cut_off and day <= scope.run_date
     }
-    tally = tally.without(unchanged)
+    tally = tally.without(unchanged | cut_off)
 
     def count_late(days: Collection[date]) -> dict[date, int]:
         return _count_late(spark, config, lake, validated, days)
@@ -107,6 +112,7 @@ def _read_history(spark: SparkSession, config: DataConfig, lake: Lake, scope: Sc
         tally=tally,
         replaced=frozenset({*tally.valid, *(day for day, _ in tally.bad)}),
         unchanged=unchanged,
+        cut_off=cut_off,
         files=tally.files,
         others=_records_of_others(scope, late, count_late),
     )
@@ -171,6 +177,7 @@ def _read_days(
         tally=tally,
         replaced=frozenset(replaced),
         unchanged=frozenset(),
+        cut_off=frozenset(),
         files={
             day: tally.files.get(day, frozenset())
             | (listed.get(day, frozenset()) if day in replaced else frozenset())

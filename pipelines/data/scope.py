@@ -59,6 +59,16 @@ class Scope:
         record = self.lake.records.get(day)
         return record is None or record.digest != digest
 
+    def is_cut_off(self, day: date, rows: int) -> bool:
+        """Whether a history that begins with `rows` of `day` has lost the rest of that day.
+
+        (One of the last thirty days is cut where it pleases.) It must not replace what is held.
+        """
+        record = self.lake.records.get(day)
+        if record is None or not record.complete or day not in self.lake.held:
+            return False
+        return self.only is None and day != self.run_date and rows < (record.rows or 0)
+
     def file_days(self, files: FilesByDay) -> frozenset[date]:
         """Return the days whose own files are read; each replaces what the lake holds of it.
 

@@ -58,8 +58,8 @@ def write(
     stale_bad = (held_days(files, lake.quarantine) & (reading.replaced | covered)) - bad_days.keys()
     touched = {*tally.valid, *bad_days, *stale, *stale_bad}
     rows = reading.rows.where(sf.col(SCOPE) == "input")
-    if reading.unchanged:
-        rows = rows.where(~sf.col(DAY).isin(sorted(reading.unchanged)))
+    if stays := reading.unchanged | reading.cut_off:
+        rows = rows.where(~sf.col(DAY).isin(sorted(stays)))
     changes = _changes(spark, config, lake, rows, reading, scope)
     unfinished.start(touched)
     for day in stale:

@@ -200,3 +200,15 @@ def test_what_comes_too_late_is_counted_by_day_and_can_be_asked_for(
     reread(spark, settings, lake, set(span))
     assert events(spark, lake) == EXPECTED
     assert ingest(spark, settings, lake, DAYS[4]).too_late_rows == {}
+
+
+def test_what_a_rolling_history_has_lost_stays_in_the_lake(spark: SparkSession, lake: Lake) -> None:
+    """A source that keeps the last two days and a half, read each night."""
+    settings = config()
+    for day in DAYS[:4]:
+        now = settings.calendar.end_of(day) + timedelta(hours=3)
+        kept = [e for e in REGULAR if now - timedelta(hours=54) <= e.at <= now]
+        put(Path(lake.landing) / "ratings" / "all.csv", lines(kept))
+        summary = ingest(spark, settings, lake, day, now)
+        assert summary.changed_days == summary.too_late_rows == {}
+    assert len(events(spark, lake)) == 4 * 6

@@ -134,6 +134,17 @@ def test_of_the_days_that_are_looked_at_the_changed_ones_are_written() -> None:
     assert Scope(RUN, 7, lake(held), frozenset({back(1)})).is_changed(back(1), "3-a-b")
 
 
+def test_what_a_rolling_history_has_lost_of_its_first_day_is_not_lost_here() -> None:
+    held = {back(3): record(digest="5-a-b"), back(2): record(digest="5-a-b", complete=False)}
+    scope = Scope(RUN, 7, lake(held))
+    assert scope.is_cut_off(back(3), 4)
+    assert not scope.is_cut_off(back(3), 5)
+    # It was read too early, is not known, or somebody asks for it.
+    assert not scope.is_cut_off(back(2), 4)
+    assert not scope.is_cut_off(back(1), 4)
+    assert not Scope(RUN, 7, lake(held), frozenset({back(3)})).is_cut_off(back(3), 4)
+
+
 @given(st.sets(st.integers(1, 30)), st.sets(st.integers(0, 30)), st.integers(0, 10))
 def test_whatever_is_held_no_day_after_the_last_one_held_is_left_out(
     held: set[int], there: set[int], late_days: int
