@@ -55,11 +55,20 @@ class SparkFiles:
     def list_source(self, pattern: str) -> list[FileStatus]:
         """Return the files that Spark reads for a path, which may hold wildcards, or a folder."""
         filesystem, path = self._open(pattern)
-        found = []
-        for status in filesystem.globStatus(path) or ():
-            inside = filesystem.listStatus(status.getPath()) if status.isDirectory() else [status]
-            found += [_status(each) for each in inside if each.isFile()]
-        return [status for status in found if not _name(status).startswith(("_", "."))]
+        return [
+            _status(file)
+            for status in filesystem.globStatus(path) or ()
+            for file in self._files_in(filesystem, status)
+        ]
+
+    def _files_in(self, filesystem: Any, status: Any) -> Iterator[Any]:
+        if status.getPath().getName().startswith(("_", ".")):
+            return
+        if status.isFile():
+            yield status
+            return
+        for inside in filesystem.listStatus(status.getPath()):
+            yield from self._files_in(filesystem, inside)
 
     def delete(self, path: str) -> None:
         """Delete a file or a folder with all in it; nothing happens if it does not exist."""
@@ -131,7 +140,3 @@ class SparkFiles:
 def _status(status: Any) -> FileStatus:
     modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
     return FileStatus(status.getPath().toString(), status.getLen(), modified)
-
-
-def _name(status: FileStatus) -> str:
-    return status.path.rpartition("/")[2]

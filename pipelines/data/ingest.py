@@ -66,8 +66,9 @@ def ingest(
             items = ingest_items(spark, config, items_path, lake.items)
             users = ingest_users(spark, config, users_path, lake.users)
             advance(1, f"{items.written:,} items; writing {len(tally.valid):,} days")
-            written = write(spark, config, lake, read, scope, now)
+            # Before the first row: who comes after a crash must know whose rows these are.
             state.source.save(lake.made_from)
+            written = write(spark, config, lake, read, scope, now)
             advance(1)
         advance(1, f"{written.accepted:,} events accepted")
     left_out = {day: r.left_out.rows for day, r in written.records.items() if r.left_out}
@@ -92,7 +93,7 @@ def ingest(
         rejected_items=items.rejected,
         users=users.written if users else None,
         complete=config.calendar.is_complete(run_date, now),
-        changed_days={d: c for d, c in written.changes.items() if d != run_date and c.rows},
+        changed_days={d: c for d, c in sorted(written.changes.items()) if c.rows},
         too_late_rows=dict(sorted(too_late.items())),
         unreadable_days=read.unreadable,
         incomplete_days=sorted(incomplete),
@@ -126,7 +127,7 @@ def days_to_reread(
     return {
         day: record.read_at
         for day, record in sorted(days.records.items())
-        if day in days.held
+        if (day in days.held or record.left_out)
         and (is_span or not record.complete)
         and (first or day) <= day <= (last or day)
     }
@@ -152,8 +153,11 @@ def reread(
     # However late the rows are: somebody asks for them.
     config = config.model_copy(update={"late_days": _ANY_LATENESS})
     scope = Scope(max(days), config.late_days, state.days, frozenset(days))
-    with reading(spark, config, lake, scope, now) as read:
-        written = write(spark, config, lake, read, scope, now)
+    try:
+        with reading(spark, config, lake, scope, now) as read:
+            written = write(spark, config, lake, read, scope, now)
+    except NoDataError:
+        return Reread(changes={}, kept=sorted(days))
     done = {day: written.changes.get(day, DayChange.of(0, 0)) for day in read.tally.valid}
     return Reread(changes=done, kept=sorted(set(days) - done.keys()))
 

@@ -34,25 +34,35 @@ class LakeState:
         """
         files = SparkFiles(spark)
         interrupted = UnfinishedDays(files, lake.ratings).days()
-        held = held_days(files, lake.ratings) - interrupted
+        there = held_days(files, lake.ratings)
+        held = there - interrupted
         source = LakeSource.configured(config, lake)
-        if held:
+        if there:
             made_from = LakeSource.of_lake(lake)
             if made_from is None:
-                _require_same_ids(spark, config, lake, max(held))
+                _require_as_before(spark, config, lake, max(there))
             else:
                 require_same_source(lake, made_from, source)
                 source = source.model_copy(update={"origin": source.origin or made_from.origin})
         known = load_records(lake.ratings)
-        records = {day: record for day, record in known.items() if day not in interrupted}
+        # A record stays while its day is written anew: what it was read from is known.
+        records = dict(known)
         if held - records.keys():
             inferred = inferred_records(files, lake.ratings, config.calendar)
             records = {day: inferred[day] for day in held if day in inferred} | records
         return cls(LakeDays(frozenset(held), records, frozenset(interrupted)), source)
 
 
-def _require_same_ids(spark: SparkSession, config: DataConfig, lake: Lake, day: date) -> None:
-    """Refuse ids of another type than those of a lake that does not know its source."""
+def _require_as_before(spark: SparkSession, config: DataConfig, lake: Lake, day: date) -> None:
+    """Refuse what can't have made a lake that does not know its source: an earlier Ferry's.
+
+    Its ids have the types of its tables, and its days are UTC.
+    """
+    if config.time_zone != "UTC":
+        raise OtherSourceError(
+            f"the lake {lake.root} has days in UTC, and data.time_zone is {config.time_zone}: a "
+            f"row can't stand in two of them. {WAY_OUT}"
+        )
     there = spark.read.parquet(f"{lake.ratings}/{DAY}={day}").schema
     for wanted in event_schema(config).fields:
         found = there[wanted.name].dataType

@@ -59,15 +59,26 @@ class Scope:
         record = self.lake.records.get(day)
         return record is None or record.digest != digest
 
-    def is_cut_off(self, day: date, rows: int) -> bool:
-        """Whether a history that begins with `rows` of `day` has lost the rest of that day.
+    def cut_off(
+        self, rows: Mapping[date, int], paths: Collection[str], first: date
+    ) -> frozenset[date]:
+        """Return the days of which a history has lost a part: rows are only added to them.
 
-        (One of the last thirty days is cut where it pleases.) It must not replace what is held.
+        `rows` are those that it has now of days that were looked at, `paths` its files, `first`
+        its first day. A history may be cut where it pleases, by files or in the middle of a day.
         """
-        record = self.lake.records.get(day)
-        if record is None or not record.complete or day not in self.lake.held:
-            return False
-        return self.only is None and day != self.run_date and rows < (record.rows or 0)
+        found = set()
+        for day, count in rows.items():
+            record = self.lake.records.get(day)
+            if record is None or day not in self.lake.held | self.lake.interrupted:
+                continue
+            has_less = count < (record.rows or 0)
+            has_lost_files = any(file.path not in paths for file in record.files)
+            begins_here = day == first
+            is_behind = min(self.lake.held, default=day) < day
+            if (has_less and (has_lost_files or begins_here)) or (begins_here and is_behind):
+                found.add(day)
+        return frozenset(found)
 
     def file_days(self, files: FilesByDay) -> frozenset[date]:
         """Return the days whose own files are read; each replaces what the lake holds of it.
@@ -85,15 +96,29 @@ class Scope:
             if day >= self.run_date:
                 continue
             record = self.lake.records.get(day)
-            if record is None:
-                is_wanted = day >= since or day in self.lake.interrupted
+            if day in self.lake.interrupted:
+                is_wanted = True
+            elif record is None:
+                is_wanted = day >= since
             elif not record.complete:
                 is_wanted = True
             else:
                 is_wanted = self.is_recent(day) and not record.has_read(of_day)
             if is_wanted:
                 chosen.add(day)
-        return frozenset(chosen)
+        return frozenset(chosen | self._given_to(chosen, files))
+
+    def _given_to(self, changed: set[date], files: FilesByDay) -> set[date]:
+        """Return the days that have rows from an earlier state of the files of `changed` days."""
+        given = set()
+        for day in changed & self.lake.records.keys():
+            paths = {file.path for file in files.get(day, ())}
+            for n in range(1, self.late_days + 1):
+                before = day - timedelta(days=n)
+                record = self.lake.records.get(before)
+                if before in files and record and any(f.path in paths for f in record.files):
+                    given.add(before)
+        return given
 
     def carriers(self, replaced: Collection[date], files: FilesByDay) -> frozenset[date]:
         """Return the days besides `replaced` in whose files late rows of these may stand."""
@@ -108,12 +133,22 @@ class Scope:
         return frozenset(found)
 
     def changed_too_late(self, files: FilesByDay) -> dict[date, str]:
-        """Return the days whose files changed after rows of theirs were no longer taken in."""
+        """Return the days whose files came or changed when their rows were no longer taken in."""
+        records = self.lake.records
         changed = {}
-        for day, record in self.lake.records.items():
-            is_old = day < self.run_date and not self.is_recent(day)
-            if is_old and record.complete and not record.has_read(files.get(day, frozenset())):
-                changed[day] = fingerprint(files[day])
+        for day, of_day in files.items():
+            if day >= self.run_date or self.is_recent(day):
+                continue
+            record = records.get(day)
+            if record is None:
+                # Files that were there when a run passed by them were left out by somebody's will.
+                later = [r.read_at for d, r in records.items() if d > day]
+                is_late = bool(later) and any(file.modified > min(later) for file in of_day)
+                is_late &= min(self.lake.held, default=day) < day
+            else:
+                is_late = record.complete and not record.has_read(of_day)
+            if is_late:
+                changed[day] = fingerprint(of_day)
         return changed
 
 

@@ -172,7 +172,7 @@ def _read_parquet(
     try:
         frame = spark.read.parquet(path)
     except (PySparkException, Py4JJavaError) as error:
-        raise DataError(f"{path}: Spark can't read it as Parquet: {_first_line(error)}") from error
+        raise DataError(f"{path}: Spark can't read it as Parquet: {first_line(error)}") from error
     columns = _locate(source, path, frame.columns, required, optional)
     fields = [sf.col(f"`{name}`") for name in frame.columns]
     return frame.select(
@@ -184,7 +184,8 @@ def _read_parquet(
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what went wrong in Spark, in one line."""
     # The Java exception's own text; py4j puts a line of its own before it.
     cause = error.java_exception.getMessage() if isinstance(error, Py4JJavaError) else error
     return str(cause).split("\n", 1)[0]

@@ -26,6 +26,11 @@ from pipelines.data.scope import Scope
 from pipelines.data.tally import SCOPE
 from pipelines.lake import Lake
 
+_INTERRUPTED = (
+    "an ingest was interrupted while it wrote this day, and its source is not there any more: it "
+    "stays as it is"
+)
+
 
 @dataclass(frozen=True)
 class Written:
@@ -51,19 +56,17 @@ def write(
     files, tally = SparkFiles(spark), reading.tally
     unfinished = UnfinishedDays(files, lake.ratings)
     bad_days = tally.bad_by_day()
-    # Half-written partitions for which the source has no rows (any more).
-    interrupted = {d for d in scope.lake.interrupted if d <= scope.run_date}
-    covered = interrupted if not config.events.is_daily else interrupted & reading.replaced
-    stale = (held_days(files, lake.ratings) & covered) - tally.valid.keys()
-    stale_bad = (held_days(files, lake.quarantine) & (reading.replaced | covered)) - bad_days.keys()
-    touched = {*tally.valid, *bad_days, *stale, *stale_bad}
+    # What was being written when an ingest ended, and can't be written anew.
+    interrupted = {d for d in scope.lake.interrupted if d <= scope.run_date} - tally.valid.keys()
+    for day in interrupted:
+        reading.unreadable.setdefault(day, _INTERRUPTED)
+    stale_bad = (held_days(files, lake.quarantine) & reading.replaced) - bad_days.keys()
+    touched = {*tally.valid, *bad_days, *interrupted, *stale_bad}
     rows = reading.rows.where(sf.col(SCOPE) == "input")
-    if stays := reading.unchanged | reading.cut_off:
-        rows = rows.where(~sf.col(DAY).isin(sorted(stays)))
+    if reading.unchanged:
+        rows = rows.where(~sf.col(DAY).isin(sorted(reading.unchanged)))
     changes = _changes(spark, config, lake, rows, reading, scope)
     unfinished.start(touched)
-    for day in stale:
-        delete_day(files, lake.ratings, day)
     for day in stale_bad:
         delete_day(files, lake.quarantine, day)
     if bad_days:
@@ -71,7 +74,8 @@ def write(
         write_days(bad, lake.quarantine, bad_days, ("raw", "reason"))
     counts = _write_accepted(spark, config, lake, rows.where("reason is null"), reading, scope)
     records = dict(reading.others)
-    for day in {*tally.valid, *reading.unchanged, *(reading.replaced & reading.files.keys())}:
+    read = reading.replaced | reading.added_to
+    for day in {*tally.valid, *reading.unchanged, *(read & reading.files.keys())}:
         records[day] = _record(day, reading, config, records.get(day), now)
     save_records(lake.ratings, records)
     lake_id(files, lake.ratings)
@@ -84,17 +88,30 @@ def _record(
 ) -> DayRecord:
     """Return what is known of a day that has been read."""
     files = reading.files.get(day, frozenset())
+    digest = reading.tally.digests.get(day)
+    record = DayRecord(
+        read_at=now, complete=config.calendar.is_complete(day, now), digest=digest, files=files
+    )
     if day in reading.replaced or day in reading.unchanged:
-        return DayRecord(
-            read_at=now,
-            complete=config.calendar.is_complete(day, now),
-            digest=reading.tally.digests.get(day),
-            files=files,
-        )
+        return record
+    if day in reading.added_to:
+        # A part of it is known from before, by more rows than there are now, or other files.
+        if before and (before.rows or 0) > (record.rows or 0):
+            digest = before.digest
+        known = before.files if before else frozenset()
+        return record.model_copy(update={"digest": digest, "files": files | known})
     # Rows that came with another day's file; its own may not have been read at all.
     if before is None:
-        return DayRecord(read_at=now, complete=False, files=files)
+        return record.model_copy(update={"complete": False, "digest": None})
     return before.model_copy(update={"files": before.files | files}) if before.files else before
+
+
+def _there(spark: SparkSession, lake: Lake) -> set[date]:
+    """Return the days that the lake has, also those whose last write was interrupted.
+
+    (Where a rename is atomic they are whole, old or new; else they are all there is.)
+    """
+    return held_days(SparkFiles(spark), lake.ratings)
 
 
 def _changes(
@@ -106,7 +123,7 @@ def _changes(
     scope: Scope,
 ) -> dict[date, DayChange]:
     """Return what changes in each day that the lake holds already."""
-    days = sorted(scope.lake.held & reading.tally.valid.keys())
+    days = sorted(_there(spark, lake) & reading.tally.valid.keys())
     if not days:
         return {}
     is_of_days = sf.col(DAY).isin(days)
@@ -144,7 +161,7 @@ def _write_accepted(
     if not rows_by_day:
         return {"accepted": 0, "on_run_date": 0, "duplicates": 0, "unknown_items": 0}
     rows = valid.select(DAY, *EVENT_COLUMNS, sf.lit(1).alias("copies"))
-    added_to = sorted((scope.lake.held & rows_by_day.keys()) - reading.replaced)
+    added_to = sorted((_there(spark, lake) & rows_by_day.keys()) - reading.replaced)
     if added_to:
         held = read_days(spark, lake.ratings, event_schema(config)).where(
             sf.col(DAY).isin(added_to)

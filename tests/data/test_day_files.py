@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.config import EventSource
-from pipelines.data.day_files import files_by_day
+from pipelines.data.day_files import DayFiles
 from pipelines.data.files import SparkFiles
 from pipelines.lake import Lake
 
@@ -25,6 +25,10 @@ D1, D2 = date(2026, 3, 1), date(2026, 3, 2)
         ("y/{run_date}/x-{run_date}-?[ab].csv", ["y/{0}/x-{0}-1a.csv"]),
         ("dt={run_date}/{{a,b}}.csv", ["dt={}/a.csv", "dt={}/b.csv"]),
         ("events ({run_date}).csv", ["events ({}).csv"]),
+        ("{run_date}/", ["{}/part-0.csv"]),
+        (".//{run_date}/", ["{}/part-0.csv"]),
+        ("{run_date}", ["{}/hour=01/part-0.csv", "{}/hour=02/part-0.csv"]),
+        ("{run_date}/[!x]*.csv", ["{}/part-0.csv"]),
     ],
 )
 def test_files_are_found_by_day(
@@ -40,7 +44,7 @@ def test_files_are_found_by_day(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("stray")
     source = EventSource(path=f"{tmp_path}/{template}")
-    found = files_by_day(SparkFiles(spark), source, Lake("/nowhere"))
+    found = DayFiles(source, Lake("/nowhere")).list(SparkFiles(spark))
     assert {d: sorted(f.path for f in files) for d, files in found.items()} == {
         day: sorted(f"{tmp_path}/{name.format(day)}" for name in names) for day in (D1, D2)
     }
@@ -49,4 +53,4 @@ def test_files_are_found_by_day(
 
 def test_no_files_are_no_days(spark: SparkSession, tmp_path: Path) -> None:
     source = EventSource(path=f"{tmp_path}/{{run_date}}.csv")
-    assert files_by_day(SparkFiles(spark), source, Lake("/nowhere")) == {}
+    assert DayFiles(source, Lake("/nowhere")).list(SparkFiles(spark)) == {}

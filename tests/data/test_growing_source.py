@@ -210,5 +210,5 @@ def test_what_a_rolling_history_has_lost_stays_in_the_lake(spark: SparkSession, 
         kept = [e for e in REGULAR if now - timedelta(hours=54) <= e.at <= now]
         put(Path(lake.landing) / "ratings" / "all.csv", lines(kept))
         summary = ingest(spark, settings, lake, day, now)
-        assert summary.changed_days == summary.too_late_rows == {}
+        assert (summary.changed_days, summary.too_late_rows) == ({}, {})
     assert len(events(spark, lake)) == 4 * 6

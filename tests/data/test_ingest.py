@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Iterator
 from datetime import date
@@ -16,7 +17,7 @@ from pipelines.data.catalogue import ingest_items, ingest_users
 from pipelines.data.contract import DayChange, Reason
 from pipelines.data.days import UnfinishedDays, held_days, write_days
 from pipelines.data.files import SparkFiles
-from pipelines.data.identity import reset
+from pipelines.data.identity import LakeSource, reset
 from pipelines.data.ingest import ingest
 from pipelines.errors import DataError
 from pipelines.lake import Lake
@@ -97,26 +98,28 @@ def test_a_whole_history_gives_the_run_date_and_the_days_that_the_lake_lacks(
         (D3, "timestamp_invalid", "3,1,3.0,soon"),
     }
 
-    # A late row reaches its day, one of a day that the lake lacks too. What the source does not
-    # have any more stays where the lake has it, but for the run date, which is written anew.
+    # A late row reaches its day, and one of a day that the lake lacks. What the source has lost of
+    # its beginning stays in the lake; of any other day, what it has taken out is gone.
     put_events(lake, f"1,1,4.0,{at(D1, 5)}", f"1,1,4.0,{at(D1, 7)}", f"5,2,1.0,{at(D2)}")
     put_events(lake, f"2,2,3.5,{at(D3, 9)}", name="b.csv")
     second = ingest(spark, config(), lake, D3)
     assert (second.input_rows, second.accepted, second.earlier_rows) == (4, 4, 0)
-    # Of three rows that D1 had, one is there still, and one is new.
-    assert second.changed_days == {D1: DayChange(added=0, replaced=1, removed=1)}
+    assert second.changed_days == {
+        D1: DayChange(added=1, replaced=0, removed=0),
+        D3: DayChange(added=0, replaced=1, removed=0),
+    }
     assert events(spark, lake) == {
-        (D1, 1, 1, 4.0, at(D1, 5)),
+        *(event for event in expected if event[0] == D1),
         (D1, 1, 1, 4.0, at(D1, 7)),
         (D2, 5, 2, 1.0, at(D2)),
         (D3, 2, 2, 3.5, at(D3, 9)),
     }
-    assert not quarantine(spark, lake)
-    before = files(lake.ratings, D1)
-    # Nothing has changed: only the run date is written.
+    assert {day for day, _, _ in quarantine(spark, lake)} == {D1}
+    before = files(lake.ratings, D2)
+    # Nothing has changed: only the run date is written, and what is known in part is looked at.
     third = ingest(spark, config(), lake, D3)
-    assert (third.input_rows, third.earlier_rows, third.changed_days) == (1, 3, {})
-    assert files(lake.ratings, D1) == before
+    assert (third.input_rows, third.earlier_rows, third.changed_days) == (3, 1, {})
+    assert files(lake.ratings, D2) == before
 
 
 def test_a_daily_source_gives_its_own_day_and_what_came_late(
@@ -144,6 +147,57 @@ def test_a_daily_source_gives_its_own_day_and_what_came_late(
     assert {day for day, _, _ in quarantine(spark, lake)} == {D3}
     with pytest.raises(DataError, match=f"{D4}.csv: no such file"):
         ingest(spark, settings, lake, D4)
+
+
+def test_a_changed_file_replaces_the_late_rows_that_it_gave(
+    spark: SparkSession, lake: Lake
+) -> None:
+    settings = config(events={"path": "{landing}/ratings/{run_date}.csv"})
+    put_events(lake, f"1,1,4.0,{at(D1)}", name=f"{D1}.csv")
+    put_events(lake, f"2,1,4.0,{at(D2)}", f"3,1,4.0,{at(D1, 9)}", name=f"{D2}.csv")
+    ingest(spark, settings, lake, D2)
+    put_events(lake, f"2,1,4.0,{at(D2)}", f"3,1,1.0,{at(D1, 9)}", name=f"{D2}.csv")
+    put_events(lake, f"4,1,4.0,{at(D3)}", name=f"{D3}.csv")
+    # The first day's file is broken meanwhile: that must not keep the run date from being built.
+    whole = (Path(lake.landing) / "ratings" / f"{D1}.csv").read_bytes()
+    (Path(lake.landing) / "ratings" / f"{D1}.csv").unlink()
+    broken = Path(lake.landing) / "ratings" / f"{D1}.csv.gz"
+    broken.write_bytes(gzip.compress(whole * 500)[:60])
+    either = config(events={"path": "{landing}/ratings/{run_date}.csv*"})
+    either_source = LakeSource.configured(either, lake)
+    either_source.save(lake.made_from)
+    summary = ingest(spark, either, lake, D3)
+    assert "can't be read" in summary.unreadable_days[D1]
+    assert (D1, 1, 1, 4.0, at(D1)) in events(spark, lake)
+    broken.write_bytes(gzip.compress(whole))
+    ingest(spark, either, lake, D3)
+    assert events(spark, lake) == {
+        (D1, 1, 1, 4.0, at(D1)),
+        (D1, 3, 1, 1.0, at(D1, 9)),
+        (D2, 2, 1, 4.0, at(D2)),
+        (D3, 4, 1, 4.0, at(D3)),
+    }
+
+
+def test_a_day_that_was_interrupted_and_is_not_in_the_source_any_more_stays(
+    spark: SparkSession, lake: Lake
+) -> None:
+    settings = config(events={"path": "{landing}/ratings/{run_date}.csv"})
+    put_events(lake, f"1,1,4.0,{at(D1)}", f"2,1,4.0,{at(D1)}", name=f"{D1}.csv")
+    ingest(spark, settings, lake, D1)
+    unfinished = UnfinishedDays(SparkFiles(spark), lake.ratings)
+    unfinished.start({D1})
+    (Path(lake.landing) / "ratings" / f"{D1}.csv").unlink()
+    # A late row comes with the next day's file.
+    put_events(lake, f"1,1,4.0,{at(D2)}", f"3,1,4.0,{at(D1)}", name=f"{D2}.csv")
+    ingest(spark, settings, lake, D2)
+    assert {event[:2] for event in events(spark, lake)} == {(D1, 1), (D1, 2), (D1, 3), (D2, 1)}
+    unfinished.start({D1})
+    put_events(lake, f"1,1,4.0,{at(D2)}", name=f"{D2}.csv")
+    summary = ingest(spark, settings, lake, D2)
+    assert "was interrupted" in summary.unreadable_days[D1]
+    assert unfinished.days() == set()
+    assert {event[:2] for event in events(spark, lake)} == {(D1, 1), (D1, 2), (D1, 3), (D2, 1)}
 
 
 def test_files_that_are_cut_at_midnight_elsewhere_are_days_of_that_place(

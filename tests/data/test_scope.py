@@ -134,15 +134,57 @@ def test_of_the_days_that_are_looked_at_the_changed_ones_are_written() -> None:
     assert Scope(RUN, 7, lake(held), frozenset({back(1)})).is_changed(back(1), "3-a-b")
 
 
-def test_what_a_rolling_history_has_lost_of_its_first_day_is_not_lost_here() -> None:
-    held = {back(3): record(digest="5-a-b"), back(2): record(digest="5-a-b", complete=False)}
-    scope = Scope(RUN, 7, lake(held))
-    assert scope.is_cut_off(back(3), 4)
-    assert not scope.is_cut_off(back(3), 5)
-    # It was read too early, is not known, or somebody asks for it.
-    assert not scope.is_cut_off(back(2), 4)
-    assert not scope.is_cut_off(back(1), 4)
-    assert not Scope(RUN, 7, lake(held), frozenset({back(3)})).is_cut_off(back(3), 4)
+@pytest.mark.parametrize(
+    ("rows", "paths", "first", "is_cut_off"),
+    [
+        # All of it is there, or all but what somebody took out.
+        (5, {"/in/a"}, 9, False),
+        (4, {"/in/a"}, 9, False),
+        # Its files are gone, and what other files have of it is less.
+        (4, {"/in/b"}, 9, True),
+        # A whole new dump under another name.
+        (5, {"/in/b"}, 9, False),
+        # The history begins in the middle of this day now.
+        (4, {"/in/a"}, 3, True),
+        (6, {"/in/a"}, 3, True),
+    ],
+)
+def test_what_a_history_has_lost_of_a_day_is_not_lost_here(
+    rows: int, paths: set[str], first: int, is_cut_off: bool
+) -> None:
+    day = back(3)
+    known = record(SourceFile(path="/in/a", size=1, modified=READ), digest="5-a-b")
+    scope = Scope(RUN, 7, lake({day: known, back(5): record(digest="5-a-b")}))
+    assert (day in scope.cut_off({day: rows}, paths, back(first))) == is_cut_off
+
+
+def test_the_first_day_of_lake_and_history_is_replaced_unless_rows_are_gone() -> None:
+    day = back(3)
+    scope = Scope(RUN, 7, lake({day: record(digest="5-a-b")}))
+    assert scope.cut_off({day: 5}, set(), day) == set()
+    assert scope.cut_off({day: 4}, set(), day) == {day}
+
+
+def test_days_that_a_changed_file_gave_rows_to_are_read_again() -> None:
+    read = {back(n): record(file(back(n))) for n in range(1, 9)}
+    # A late row of day 4 came with the file of day 2, which has changed since.
+    read[back(4)] = record(file(back(4)), file(back(2)))
+    files = {back(n): file(back(n)) for n in range(9)}
+    files[back(2)] = file(back(2), size=2)
+    assert file_days(read, files) == {0, 2, 4}
+
+
+def test_a_file_that_comes_after_its_day_was_passed_by_is_too_late() -> None:
+    read = {back(n): record(file(back(n))) for n in range(1, 20) if n not in (10, 11)}
+    late = file(back(10)).model_copy(update={"modified": READ + timedelta(1)})
+    files = {back(n): frozenset([file(back(n))]) for n in range(20)}
+    scope = Scope(RUN, 7, lake(read))
+    # What was there all along was left out by somebody's will.
+    assert scope.changed_too_late(files) == {}
+    assert set(scope.changed_too_late(files | {back(10): frozenset([late])})) == {back(10)}
+    # Before the lake begins, nothing is missing.
+    before = late.model_copy(update={"path": "/in/old"})
+    assert scope.changed_too_late({back(40): frozenset([before])}) == {}
 
 
 @given(st.sets(st.integers(1, 30)), st.sets(st.integers(0, 30)), st.integers(0, 10))
