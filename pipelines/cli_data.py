@@ -48,9 +48,11 @@ def import_movielens_command(
 ) -> None:
     """Bring a MovieLens folder into the lake's landing area."""
     from pipelines.data.movielens import import_movielens
+    from pipelines.steps.data import lake_to_itself
 
-    lake = load_settings().lake
-    typer.echo(import_movielens(folder, lake, parse_day(end_date, "--end-date")))
+    settings, end = load_settings(), parse_day(end_date, "--end-date")
+    with lake_to_itself(settings, "ferry data import-movielens"):
+        typer.echo(import_movielens(folder, settings.lake, end))
 
 
 @app.command("synth")
@@ -66,21 +68,22 @@ def synth_command(
     It ends on the day before today, and goes on by itself: each run finds it up to its run date.
     """
     from pipelines.data.synthetic import generate, go_on
+    from pipelines.steps.data import lake_to_itself
 
     settings = load_settings()
     lake, until = settings.lake, parse_day(end_date, "--end-date")
     origin = Origin.of_landing(lake)
     wanted = {"users": users, "items": items, "days": days, "seed": seed}
-    if (
-        until is None
-        and origin
-        and isinstance(origin.brought, SyntheticWorld)
-        and origin.brought.model_dump(include=set(wanted)) == wanted
-    ):
-        added = go_on(lake, _yesterday())
-        typer.echo(f"{origin.brought} in {lake.landing}: {added} days added")
-        return
-    typer.echo(generate(lake, users, items, days, seed, until or _yesterday()))
+    is_same = (
+        isinstance(made := origin.brought if origin else None, SyntheticWorld)
+        and made.model_dump(include=set(wanted)) == wanted
+    )
+    with lake_to_itself(settings, "ferry data synth"):
+        if until is None and is_same:
+            added = go_on(lake, _yesterday())
+            typer.echo(f"{made} in {lake.landing}: {added} days added")
+        else:
+            typer.echo(generate(lake, users, items, days, seed, until or _yesterday()))
 
 
 @app.command("reset")

@@ -92,11 +92,21 @@ def test_adopt_goes_on_with_data_that_have_moved(
 def test_another_data_set_is_refused_where_it_is_brought_in(settings: Settings) -> None:
     lake = settings.lake
     data("synth", "--users", "5", "--items", "9", "--days", "3")
+    # As an ingest leaves it before it writes the first row.
     LakeSource.configured(config(), lake).save(lake.made_from)
-    (Path(lake.ratings)).mkdir(parents=True)
-    (Path(lake.ratings) / "_lake_id").write_text("a-lake\n")
     with pytest.raises(OtherSourceError, match="users, 9 items"):
         data("synth", "--users", "6", "--items", "9", "--days", "3")
+
+
+def test_data_are_not_brought_in_under_a_run_that_reads(settings: Settings) -> None:
+    store = OnlineStore.connect(settings)
+    with (
+        store.leases.hold("lake", "a run"),
+        pytest.raises(ReleaseError, match="lake is being changed by a run"),
+    ):
+        data("synth", "--users", "5", "--items", "9", "--days", "3")
+    store.close()
+    assert not Path(settings.lake.landing).exists()
 
 
 def test_reread_finds_the_days_and_reads_them_again(settings: Settings) -> None:

@@ -181,7 +181,7 @@ def require_own_source(lake: Lake, config: DataConfig) -> None:
         OtherSourceError: names both, and what to do.
     """
     made_from = LakeSource.of_lake(lake)
-    if made_from and current_lake_id(lake):
+    if made_from:
         require_same_source(lake, made_from, LakeSource.configured(config, lake))
 
 
@@ -192,7 +192,7 @@ def require_room_for(lake: Lake, brought: SyntheticWorld | MovielensFolder) -> N
         OtherSourceError: names both, and what to do.
     """
     made_from = LakeSource.of_lake(lake)
-    if made_from and made_from.origin and current_lake_id(lake):
+    if made_from and made_from.origin:
         require_same_source(lake, made_from, made_from.model_copy(update={"origin": brought}))
 
 

@@ -12,6 +12,7 @@ from pipelines.config import PipelineConfig, Settings, load_pipeline_config
 from pipelines.errors import NoDataError, NothingToDoError, ServiceError
 from pipelines.models.base import BuildInputs
 from pipelines.online.leases import Lease
+from pipelines.patience import Patience
 from pipelines.release.context import release_context
 from pipelines.release.gating import judge_data
 from pipelines.release.tables import PreparedTables, prepare_tables
@@ -45,7 +46,7 @@ def _lake(settings: Settings, config: PipelineConfig, plan: RunPlan) -> Iterator
 
 @contextmanager
 def lake_to_itself(settings: Settings, owner: str) -> Iterator[None]:
-    """Keep runs from the lake while somebody changes it by hand.
+    """Keep runs from the lake while somebody changes it, or its landing area, by hand.
 
     Without Redis no run can be at work, so that there is nobody to keep from it.
 
@@ -53,11 +54,11 @@ def lake_to_itself(settings: Settings, owner: str) -> Iterator[None]:
         ReleaseError: a run is reading or writing it.
     """
     config = load_pipeline_config(settings.config)
-    with release_context(settings, config.release, owner) as context:
+    with release_context(settings, config.release, owner, Patience.READER) as context:
         try:
             context.online.ping()
         except ServiceError as error:
-            log.warning("%s: no run can be at work", error)
+            log.info("%s: no run can be at work", error)
             yield
             return
         label = f"the lake {settings.lake.root}"
