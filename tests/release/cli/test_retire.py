@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.config import Settings
@@ -81,7 +82,8 @@ def test_status_marks_what_is_live_from_another_lake(
     for content, expected in (("own", True), ("demo", False)):
         lake_id.write_text(content)
         text, status = ferry("status"), of_unit(ferry("status", "--json"))
-        assert fits(text)
+        # A path is not broken, and pytest's may be longer than a line.
+        assert fits(replace(text, out=text.out.replace(tables_only.settings.lake_root, "/lake")))
         assert ("lake from another lake: it was trained on data that" in text.text) == expected
         assert ("'ferry retire recs --reason …' takes it offline" in text.text) == expected
         assert (status["from_another_lake"], status["lake_note"] is not None) == (
