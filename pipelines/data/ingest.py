@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -12,9 +13,11 @@ from pyspark.sql import SparkSession
 from pipelines.config import DataConfig
 from pipelines.data.catalogue import ingest_items, ingest_users
 from pipelines.data.contract import DayChange, IngestSummary
+from pipelines.data.daily_source import read_daily
+from pipelines.data.history_source import read_history
 from pipelines.data.identity import WAY_OUT
 from pipelines.data.lake_state import LakeState
-from pipelines.data.reading import reading
+from pipelines.data.reading import Reading
 from pipelines.data.scope import Scope
 from pipelines.data.tally import Tally
 from pipelines.data.writing import write
@@ -58,7 +61,7 @@ def ingest(
     users_path = config.users.resolve(lake, run_date.isoformat()) if config.users else ""
     with progress("ingest", total=4, unit="steps") as advance:
         advance(0, f"validating {events_path}")
-        with reading(spark, config, lake, scope, now) as read:
+        with _reading(spark, config, lake, scope, now) as read:
             tally = read.tally
             _require_events(tally, run_date, events_path)
             _require_like_before(tally, scope, lake, events_path)
@@ -98,6 +101,19 @@ def ingest(
         unreadable_days=read.unreadable,
         incomplete_days=sorted(incomplete),
     )
+
+
+@contextmanager
+def _reading(
+    spark: SparkSession, config: DataConfig, lake: Lake, scope: Scope, now: datetime
+) -> Iterator[Reading]:
+    """Read what `scope` asks for; its rows are cached while the block runs."""
+    read_source = read_daily if config.events.is_daily else read_history
+    read = read_source(spark, config, lake, scope, now)
+    try:
+        yield read
+    finally:
+        read.rows.unpersist()
 
 
 class Reread(BaseModel):
@@ -154,7 +170,7 @@ def reread(
     config = config.model_copy(update={"late_days": _ANY_LATENESS})
     scope = Scope(max(days), config.late_days, state.days, frozenset(days))
     try:
-        with reading(spark, config, lake, scope, now) as read:
+        with _reading(spark, config, lake, scope, now) as read:
             written = write(spark, config, lake, read, scope, now)
     except NoDataError:
         return Reread(changes={}, kept=sorted(days))

@@ -157,7 +157,11 @@ def test_a_lake_of_an_earlier_ferry_works_and_heals(spark: SparkSession, lake: L
     assert {day: change.added for day, change in summary.changed_days.items()} == {D2: 1}
     assert LakeSource.of_lake(lake) == LakeSource.configured(settings, lake)
     assert days_to_reread(spark, settings, lake) == {}
+    # From then on, what comes too late for its old days is counted.
+    put_events(lake, *(f"{n},1,4.0,{at(day, 60)}" for day in (D1, D2, D3) for n in (1, 2)))
+    put_events(lake, f"3,1,4.0,{at(D1, 60)}", name="late.csv")
+    assert ingest(spark, settings, lake, D3).too_late_rows == {D1: 2}
     assert set(days_to_reread(spark, settings, lake, D1, D1)) == {D1}
     done = reread(spark, settings, lake, {D1})
-    assert done.describe() == [f"{D1}: 1 added"]
-    assert spark.read.parquet(lake.ratings).count() == 6
+    assert done.describe() == [f"{D1}: 2 added"]
+    assert spark.read.parquet(lake.ratings).count() == 7
