@@ -91,11 +91,14 @@ def test_the_same_owner_takes_over_at_once(leases: Leases) -> None:
         pass
 
 
-def test_an_owner_whose_name_only_begins_alike_does_not(leases: Leases) -> None:
+@pytest.mark.parametrize(("holder", "other"), [("run 1", "run 1|2"), ("run 12", "run 1")])
+def test_an_owner_whose_name_only_begins_alike_does_not(
+    leases: Leases, holder: str, other: str
+) -> None:
     with (
-        leases.hold("things", "run 1"),
-        pytest.raises(ReleaseError, match="by run 1"),
-        leases.hold("things", "run 1|2"),
+        leases.hold("things", holder),
+        pytest.raises(ReleaseError, match=f"by {holder}"),
+        leases.hold("things", other),
     ):
         pass
 
