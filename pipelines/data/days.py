@@ -1,8 +1,7 @@
 """The days that the lake holds, and which of them can be trusted.
 
-Spark replaces the partitions of one write one after the other. On a file system with atomic
-renames a crash in between leaves whole days, old or new; in object storage a rename is a copy, and
-the day it stopped at would look whole. So the days of a write are noted in
+The days of one write are replaced one after the other. A crash in between leaves whole days, old
+or new, and maybe one that is not there. So the days of a write are noted in
 ``ratings/_unfinished/`` before it starts and struck out when it is done: a day that is still noted
 is written again by the next ingest that can, and no features are computed from it meanwhile.
 """
@@ -19,7 +18,8 @@ from pyspark.sql import functions as sf
 from pyspark.sql.types import DateType, StructField, StructType
 
 from pipelines.data.contract import DAY
-from pipelines.data.files import SparkFiles
+from pipelines.data.day_parts import STAGING, clear_staging, put_in_place, write_parts
+from pipelines.data.files import SparkFiles, local_folder
 
 #: A day with more rows gets several files.
 ROWS_PER_FILE = 2_000_000
@@ -76,11 +76,9 @@ def write_days(
         spread.append(sf.col("share"))
     placed = frame.repartition(tasks, *spread).drop("files", "share")
     ordered = last(placed).sortWithinPartitions(DAY, *sort_by)
-    with SparkFiles(frame.sparkSession).without_checksum_files(table):
-        # Dynamic: only the partitions with rows are replaced, whatever the session's default is.
-        ordered.write.partitionBy(DAY).mode("overwrite").option(
-            "partitionOverwriteMode", "dynamic"
-        ).parquet(table)
+    folder = local_folder(table)
+    staging = folder / f"{STAGING}{uuid.uuid4().hex}"
+    put_in_place(write_parts(ordered, staging), folder, staging)
 
 
 class UnfinishedDays:
@@ -105,9 +103,7 @@ class UnfinishedDays:
     def start(self, days: Iterable[date]) -> None:
         """Note `days` before they are written, and clear what a crashed write left."""
         self._note(self.days() | set(days))
-        for name in self._files.names(self._ratings):
-            if name.startswith(".spark-staging"):
-                self._files.delete(f"{self._ratings}/{name}")
+        clear_staging(local_folder(self._ratings))
 
     def finish(self, days: Iterable[date]) -> None:
         """Strike out `days`: they are whole."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -87,20 +87,6 @@ class SparkFiles:
         if not filesystem.rename(source_path, target_path):
             raise OSError(f"can't move {source} to {target}")
 
-    @contextmanager
-    def without_checksum_files(self, path: str) -> Iterator[None]:
-        """Write no ``.crc`` beside each file of a local folder while the block runs.
-
-        Creating a local file costs Hadoop a ``chmod`` process, and as much again for the
-        checksum. Parquet pages carry checksums of their own.
-        """
-        filesystem, _ = self._open(path)
-        filesystem.setWriteChecksum(False)
-        try:
-            yield
-        finally:
-            filesystem.setWriteChecksum(True)
-
     def write_lines(self, path: str, lines: list[str]) -> None:
         """Write a small text file."""
         filesystem, hadoop_path = self._open(path)
@@ -135,6 +121,11 @@ class SparkFiles:
             return lines
         finally:
             stream.close()
+
+
+def local_folder(path: str) -> Path:
+    """Return a folder of the lake, which every process that works on it sees at the same place."""
+    return Path(path.removeprefix("file://"))
 
 
 def _status(status: Any) -> FileStatus:

@@ -261,7 +261,7 @@ def test_notes_of_unfinished_days_add_up_until_each_day_is_written(
     spark: SparkSession, lake: Lake
 ) -> None:
     unfinished = UnfinishedDays(SparkFiles(spark), lake.ratings)
-    staging = Path(lake.ratings) / ".spark-staging-1" / "x"
+    staging = Path(lake.ratings) / ".writing-1" / "x"
     staging.mkdir(parents=True)
     unfinished.start({D1, D2})
     unfinished.start({D3})
