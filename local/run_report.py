@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from local.airflow_api import TaskInstance
+from local.critical_path import TaskSpan, critical_path, describe
 from local.dag_run import DagRun
 from local.home import Home
 from local.run_view import NOT_RUN
@@ -83,11 +85,25 @@ def _print_durations(
         took = "" if task.duration is None or task.state in NOT_RUN else f"{task.duration:.1f}"
         table.add_row(task.task_id, task.state or "not started", took)
     table.add_row("[bold]whole run[/]", "", f"{seconds:.1f}")
-    if version is not None:
+    works = [] if version is None else work_times(Lake(str(home.lake)).run(version))
+    if works:
         # The rest is scheduling, and the start of processes that nothing else was done beside.
-        worked = seconds_at_work(work_times(Lake(str(home.lake)).run(version)))
-        table.add_row("at work", "", f"{worked:.1f}")
+        table.add_row("at work", "", f"{seconds_at_work(works):.1f}")
     console.print(table)
+    path = critical_path(
+        TaskSpan(task.task_id, task.start_date, task.start_date + timedelta(seconds=task.duration))
+        for task in tasks
+        if task.start_date and task.duration is not None and task.state not in NOT_RUN
+    )
+    if path:
+        java = {_task_of(work.step): work.java for work in works if work.java}
+        console.print(describe(path, java), soft_wrap=True)
+
+
+def _task_of(step: str) -> str:
+    """Return the task of a step: that of ``build recs`` is ``recs.build``."""
+    name, _, unit = step.partition(" ")
+    return f"{unit}.{name}" if unit else name
 
 
 def _print_suggestions(console: Console, home: Home, version: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,9 @@ def test_the_run_ends_with_what_went_live(first_run: subprocess.CompletedProcess
     assert "ndcg_at_10" in output
     assert "popularity" in output, "no baseline stands beside the metric"
     assert "progress" in output or "rows" in output
+    (path,) = [line for line in output.splitlines() if line.startswith("critical path: ")]
+    assert re.match(r"critical path: plan \d+ s → ingest \d+ s \(Java starting \d+, ", path)
+    assert re.search(r" → finish \d+ s; between them \d+ s$", path)
     assert "Try next" in output
 
 
