@@ -17,6 +17,7 @@ from pipelines.config import PROJECT_ROOT
 from tests.installation import Dags, Installation, installed
 from tests.operating.operated import (
     BACKFILLED,
+    BUILT,
     DAG,
     EMPTY_DAY,
     LAST,
@@ -164,4 +165,4 @@ def backfilled(ferry: Installation, approved: Approved) -> Backfill:
 @pytest.fixture(scope="package")
 def earlier(backfilled: Backfill) -> int:
     """A version that was built and never live."""
-    return int(f"{BACKFILLED[-1]:%Y%m%d}0001")
+    return int(f"{BUILT[-1]:%Y%m%d}0001")

@@ -20,9 +20,11 @@ TODAY = datetime.now(UTC).date()
 #: The last complete day.
 LAST = TODAY - timedelta(days=1)
 #: There are no events on this one.
-EMPTY_DAY = LAST - timedelta(days=4)
+EMPTY_DAY = LAST - timedelta(days=2)
+#: The days of these are built by a backfill: one can be done while the other is under way.
+BUILT = [LAST - timedelta(days=days) for days in (4, 3)]
 #: A backfill is of these.
-BACKFILLED = [LAST - timedelta(days=days) for days in (6, 5, 4, 3, 2)]
+BACKFILLED = [*BUILT, EMPTY_DAY]
 #: With days of the same window, a later run's lists are as good: its gates let it pass.
 TRAINING_DAYS = 20
 _SECONDS = 1500.0
@@ -111,7 +113,7 @@ class Approved:
 
 @dataclass(frozen=True)
 class Backfill:
-    """Five days, two at a time, killed half-way and resumed: the runs by run date."""
+    """Some days, two at a time, killed half-way and resumed: the runs by run date."""
 
     runs: dict[date, dict[str, Any]]
     live_before: int

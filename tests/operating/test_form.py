@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
 from pipelines.errors import ServiceError
-from tests.installation import RUN_SECONDS, Installation
+from tests.installation import RUN_SECONDS, DagRun, Installation
 from tests.operating.operated import (
     DAG,
     LAST,
@@ -42,23 +43,48 @@ def test_a_run_that_is_late_is_told(ferry: Installation, webhook: Webhook) -> No
     assert webhook.paths == {"/hooks/secret-part"}
 
 
-def test_a_version_that_somebody_rejects_does_not_go_live(
-    ferry: Installation, approved: Approved, webhook: Webhook
-) -> None:
+@dataclass(frozen=True)
+class Rejected:
+    """A run of a day that has not ended, whose version somebody said no to; what was live before."""
+
+    run: DagRun
+    version: int
+    live_before: int
+
+
+@pytest.fixture(scope="module")
+def rejected(ferry: Installation, approved: Approved) -> Rejected:
     before = live_version(ferry)
+    form = {
+        "run_date": TODAY.isoformat(),
+        "partial_day": True,
+        "training_days": TRAINING_DAYS,
+        "approval": True,
+    }
     with ferry.airflow() as dags:
-        form = {"run_date": LAST.isoformat(), "training_days": TRAINING_DAYS, "approval": True}
         run_id = dags.trigger(DAG, form)
         answer(dags, run_id, "Reject")
-        run = dags.wait(DAG, run_id)
-        version = dags.version(DAG, run_id)
+        return Rejected(dags.wait(DAG, run_id), dags.version(DAG, run_id), before)
+
+
+def test_a_version_that_somebody_rejects_does_not_go_live(
+    ferry: Installation, rejected: Rejected, webhook: Webhook
+) -> None:
+    run = rejected.run
     assert run.state == "success", run
     assert run.tasks["recs.activate"] == "skipped"
-    reason = f"version {version} was rejected by admin"
+    reason = f"version {rejected.version} was rejected by admin"
     assert reason in run.logs["recs.activate"]
-    assert live_version(ferry) == before
+    assert live_version(ferry) == rejected.live_before
     notice = webhook.wait_for(f"{DAG}: not live", f"recs: {reason}")
-    assert f"live now: recs {before}" in notice
+    assert f"live now: recs {rejected.live_before}" in notice
+
+
+def test_a_day_that_has_not_ended_is_built_if_somebody_asks_for_the_part_of_it(
+    ferry: Installation, rejected: Rejected
+) -> None:
+    shown = ferry.ferry("release", "show", "recs", str(rejected.version))
+    assert shown["data"]["training"]["last_day"] == TODAY.isoformat()
 
 
 @pytest.mark.parametrize(
@@ -102,17 +128,3 @@ def test_a_date_that_cannot_be_built_fails_in_one_line(
     (failed,) = [name for name in ("plan", "ingest") if run.tasks[name] == "failed"]
     assert reason in run.logs[failed]
     webhook.wait_for(f"{DAG}: finish failed", run.run_id.split("+")[0].replace(":", "%3A"))
-
-
-@pytest.mark.usefixtures("approved")
-def test_a_day_that_has_not_ended_is_built_if_somebody_asks_for_the_part_of_it(
-    ferry: Installation,
-) -> None:
-    form = {"run_date": TODAY.isoformat(), "partial_day": True, "activate": "never"}
-    with ferry.airflow() as dags:
-        run_id = dags.trigger(DAG, form)
-        run = dags.wait(DAG, run_id)
-        version = dags.version(DAG, run_id)
-    assert run.state == "success", run
-    shown = ferry.ferry("release", "show", "recs", str(version))
-    assert shown["data"]["training"]["last_day"] == TODAY.isoformat()
