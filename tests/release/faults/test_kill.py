@@ -49,7 +49,7 @@ def kill_everywhere(
                 live = world.check_whole(old, new)
                 outcome[when] = _named(live, old, new)
                 rerun()
-                world.wait_for_leases()
+                world.let_leases_run_out()
             outcomes.append(outcome)
     rows = [
         (str(number), label, outcome["before"], outcome["after"])
