@@ -16,11 +16,12 @@ from airflow.sdk import Asset, BaseHook
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from pipelines.capacity import driver_memory, heavy_tasks
 from pipelines.config import PROJECT_ROOT, PipelineConfig, load_pipeline_config
 from pipelines.connections import connection_environment
 from pipelines.errors import PROGRAMMING_ERRORS, FerryError
 from pipelines.models_config import Unit
-from pipelines.spark import driver_java_options, driver_memory
+from pipelines.spark import driver_java_options
 
 PLAN_TASK = "plan"
 INGEST_TASK = "ingest"
@@ -86,7 +87,7 @@ class FerrySparkOperator(SparkSubmitOperator):
             application_args=[step, plan, *([unit] if unit else [])],
             conf={"spark.driver.extraJavaOptions": driver_java_options()},
             conn_id="spark_default",
-            driver_memory=driver_memory(),
+            driver_memory=driver_memory(configuration().operations.heavy_tasks),
             name=f"ferry-{step}-{unit}" if unit else f"ferry-{step}",
             **kwargs,
         )
@@ -102,6 +103,8 @@ class FerrySparkOperator(SparkSubmitOperator):
         if reason := nothing_to_do(context):
             raise AirflowSkipException(reason)
         if self.step == "stage" and self.unit and _staged_here(plan, self.unit):
+            return
+        if self.step == "features" and _computed_already(plan):
             return
         with ferry_errors(), tempfile.TemporaryDirectory(prefix="ferry-step-") as folder:
             error_file = Path(folder) / "error"
@@ -161,6 +164,15 @@ def _staged_here(plan: dict[str, Any], unit: Unit) -> bool:
     raise AirflowSkipException(reason)
 
 
+def _computed_already(plan: dict[str, Any]) -> bool:
+    """Take the features that the ingest of a small lake has computed in its own process."""
+    with ferry_task() as settings:
+        from pipelines.run import RunPlan
+        from pipelines.steps import data
+
+        return data.take_features(settings, RunPlan.model_validate(plan))
+
+
 def release_asset(unit: Unit) -> Asset:
     """Return the asset that is updated when a version of `unit` goes live.
 
@@ -177,7 +189,7 @@ def heavy_slots() -> int:
     must not wait for a training.
     """
     size: int = conf.getint("core", "default_pool_task_slot_count")
-    return max(1, size * 3 // 4 // configuration().operations.heavy_tasks)
+    return max(1, size * 3 // 4 // heavy_tasks(configuration().operations.heavy_tasks))
 
 
 def run_url(dag_id: str, run_id: str) -> str:

@@ -10,7 +10,8 @@ from typing import Literal
 
 from local.credentials import Secrets
 from local.home import BUCKET, HOST, REGION, Home, write_private
-from pipelines.config import PROJECT_ROOT
+from pipelines.capacity import heavy_tasks
+from pipelines.config import PROJECT_ROOT, load_pipeline_config
 
 Schedule = Literal["daily", "none"]
 
@@ -65,10 +66,15 @@ def process_environment() -> dict[str, str]:
 
 
 def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dict[str, str]:
-    """Return the variables of all parts of Airflow; writes the login's password file."""
+    """Return the variables of all parts of Airflow; writes the login's password file.
+
+    Raises:
+        ConfigError: `pipeline.yaml` is wrong.
+    """
     passwords = home.airflow / "passwords.json"
     write_private(passwords, json.dumps({"admin": secrets.airflow_password}) + "\n")
     base_url = f"http://{home.address('airflow')}"
+    operations = load_pipeline_config(home.config).operations
     settings = {
         "CORE__DAGS_FOLDER": str(home.dags_folder.absolute()),
         "CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
@@ -79,7 +85,7 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.airflow.absolute()}/airflow.db?timeout=90",
         "CORE__EXECUTOR": "LocalExecutor",
         # More than may train at a time (operations.heavy_tasks): a rollback finds a free one.
-        "CORE__PARALLELISM": "4",
+        "CORE__PARALLELISM": str(heavy_tasks(operations.heavy_tasks) + 2),
         "CORE__FERNET_KEY": secrets.airflow_fernet_key,
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),

@@ -20,6 +20,8 @@ from local.environment import (
 )
 from local.home import Home
 from local.processes import Group, fingerprint
+from pipelines.capacity import describe
+from pipelines.config import load_pipeline_config
 from pipelines.errors import ConfigError, ServiceError
 
 Say = Callable[[str], None]
@@ -122,7 +124,7 @@ class Stack:
         With `schedule` None an Airflow that runs is left on the schedule it has.
 
         Raises:
-            ConfigError: the port is taken.
+            ConfigError: the port is taken, or `pipeline.yaml` is wrong.
             ServiceError: Airflow did not come up.
         """
         record = self.airflow.record() if self.airflow.is_running() else None
@@ -136,6 +138,8 @@ class Stack:
         self._require_ports("airflow")
         self._migrate(env)
         self.airflow.start(wanted, env, digest, schedule)
+        limit = load_pipeline_config(self.home.config).operations.heavy_tasks
+        self.say(f"capacity      {describe(limit)}")
         self._wait(self.airflow, [self.airflow_probe()], _AIRFLOW_SECONDS)
         return True
 

@@ -58,13 +58,14 @@ def _parse(text: str) -> date:
 
 def _compare(settings: Settings, day: date, units: tuple[Unit, ...]) -> Comparison:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from pipelines.capacity import driver_memory
     from pipelines.models.registry import spark_jars
-    from pipelines.spark import driver_java_options, driver_memory, size_shuffles, spark_session
+    from pipelines.spark import driver_java_options, size_shuffles, spark_session
 
     config = load_pipeline_config(settings.config)
     jars = sorted({jar for unit in units for jar in spark_jars(unit)})
     conf = {
-        "spark.driver.memory": driver_memory(),
+        "spark.driver.memory": driver_memory(config.operations.heavy_tasks),
         "spark.driver.extraJavaOptions": driver_java_options(),
     }
     if jars:

@@ -174,10 +174,12 @@ def reread_command(
 
 @contextmanager
 def _spark(settings: Settings) -> Iterator[SparkSession]:
-    from pipelines.spark import driver_java_options, driver_memory, spark_session
+    from pipelines.capacity import driver_memory
+    from pipelines.spark import driver_java_options, spark_session
 
+    configured = load_pipeline_config(settings.config).operations.heavy_tasks
     conf = {
-        "spark.driver.memory": driver_memory(),
+        "spark.driver.memory": driver_memory(configured),
         "spark.driver.extraJavaOptions": driver_java_options(),
     }
     with spark_session("ferry data", settings.spark_master, **conf) as spark:

@@ -251,6 +251,8 @@ class FeaturesConfig(Section):
 
     #: Latest positive items of a user that sequence models read.
     history_length: int = Field(30, ge=1, le=500)
+    #: From about this many events on, features of days that have not changed are kept.
+    incremental_from: int = Field(2_000_000, ge=0)
 
 
 class ReleaseConfig(Section):
@@ -297,8 +299,9 @@ class OperationsConfig(Section):
     #: An alert is sent when what is live was built from data older than this; None: once a run
     #: of the schedule has been missed.
     max_live_age_days: int | None = Field(None, ge=0)
-    #: So many tasks that train or compute features run at the same time, over all runs.
-    heavy_tasks: int = Field(2, ge=1, le=32)
+    #: So many tasks that train or compute features run at the same time, over all runs; None: as
+    #: many as fit the machine.
+    heavy_tasks: int | None = Field(None, ge=1, le=32)
     #: Who is told of failures, refusals, missed deadlines and stale data; nobody without.
     notify: tuple[NotifierConfig, ...] = Field(())
 

@@ -5,6 +5,7 @@ The lake is Parquet under one root, a folder or any URL that Spark and pyarrow b
 * ``landing/``: what the ``ferry data`` commands bring in, before ingest
 * ``ratings/dt=YYYY-MM-DD/``, ``items/``, ``users/``: accepted data
 * ``quarantine/dt=YYYY-MM-DD/``: rejected rows with their reasons
+* ``features/``: what features keep from run to run (:mod:`pipelines.features.kept`)
 * ``runs/<version>/``: what one run's tasks hand to each other
 * ``made_from.json``: the source that made the lake
 """
@@ -49,6 +50,11 @@ class RunPaths:
     def catalogue(self) -> str:
         """The item catalogue as this run's ingest left it."""
         return f"{self.root}/catalogue"
+
+    @property
+    def features_done(self) -> str:
+        """There if the features were computed in the process of the ingest."""
+        return f"{self.root}/features-done"
 
     @property
     def ingest_summary(self) -> str:
@@ -105,7 +111,7 @@ class Lake:
     def contents(self) -> tuple[str, ...]:
         """Everything that comes from the lake's source."""
         tables = (self.ratings, self.items, self.users, self.quarantine)
-        return (self.landing, *tables, self.runs, self.comparisons)
+        return (self.landing, *tables, self.features, self.runs, self.comparisons)
 
     @property
     def ratings(self) -> str:
@@ -126,6 +132,11 @@ class Lake:
     def quarantine(self) -> str:
         """Rejected rows, one ``dt=`` partition a day."""
         return f"{self.root}/quarantine"
+
+    @property
+    def features(self) -> str:
+        """What features keep from run to run."""
+        return f"{self.root}/features"
 
     @property
     def runs(self) -> str:

@@ -46,11 +46,6 @@ def driver_java_options() -> str:
     return f"{_JAVA_OPTIONS} {archive_options()}"
 
 
-def driver_memory() -> str:
-    """Return the most that a step's Java takes for its heap, as Java writes it."""
-    return os.environ.get("FERRY_SPARK_DRIVER_MEMORY", "1500m")
-
-
 def build_session(app_name: str, master: str | None = None, **conf: str) -> SparkSession:
     """Return a Spark session; `master` is only for a process that spark-submit did not start."""
     # Without this the workers take PATH's python3, which has none of our packages.
@@ -84,10 +79,15 @@ def size_shuffles(spark: SparkSession, *folders: str) -> int:
     evaluated over 600 users took four times as long), and cached frames are not coalesced. The
     files are Parquet: about 10 bytes an event, so one partition holds some 800,000 of them.
     """
-    size = sum(
-        file.stat().st_size for folder in folders for file in Path(folder).rglob("*.parquet")
-    )
+    size = stored_bytes(*folders)
     least = 2 * spark.sparkContext.defaultParallelism
     count = min(_MAX_SHUFFLE_PARTITIONS, max(least, -(-size // _BYTES_PER_SHUFFLE_PARTITION)))
     spark.conf.set("spark.sql.shuffle.partitions", str(count))
     return count
+
+
+def stored_bytes(*folders: str) -> int:
+    """Return the size of the Parquet files in these folders."""
+    return sum(
+        file.stat().st_size for folder in folders for file in Path(folder).rglob("*.parquet")
+    )

@@ -30,7 +30,7 @@ from pipelines.models_config import Unit
 from pipelines.release.runners import SparkRunner
 from pipelines.run import RunPlan
 from pipelines.spark import spark_session
-from pipelines.steps.data import features_step, ingest_step
+from pipelines.steps.data import features_at_once, features_step, ingest_step
 from pipelines.steps.units import build_step, stage_step
 
 EXIT_FAILED = 1
@@ -53,6 +53,7 @@ def run_step(settings: Settings, step: str, plan: RunPlan, unit: Unit | None) ->
         match step, unit:
             case "ingest", None:
                 ingest_step(spark, settings, plan)
+                features_at_once(spark, settings, plan)
             case "features", None:
                 features_step(spark, settings, plan)
             case "build", str():

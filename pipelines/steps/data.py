@@ -17,7 +17,7 @@ from pipelines.release.context import release_context
 from pipelines.release.gating import judge_data
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.run import RunPlan
-from pipelines.spark import size_shuffles
+from pipelines.spark import size_shuffles, stored_bytes
 from pipelines.steps.run_folder import reopen
 from pipelines.work_time import timed
 
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 #: Runs that read or change the lake wait so long for each other: several days of a backfill.
 _LAKE_WAIT_SECONDS = 3600.0
+#: Of so few ratings (Parquet, some three million) the features take less time than another start
+#: of Spark, with its code still to be compiled.
+_SMALL_BYTES = 32 << 20
 
 
 @contextmanager
@@ -80,6 +83,7 @@ def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
     reopen(paths)
+    Path(paths.features_done).unlink(missing_ok=True)
     try:
         with _lake(settings, config, plan):
             if config.data.events.is_landed and (days := go_on(settings.lake, plan.run_date)):
@@ -121,6 +125,34 @@ def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> Non
     inputs = BuildInputs(plan.run_date, paths, config, Path(paths.unit("features")))
     judge_data(spark, inputs)
     prepare(config, feature_tables(spark, inputs), Path(paths.feature_tables))
+
+
+def features_at_once(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
+    """Compute the features of a small lake in the session of its ingest: Spark starts only once.
+
+    What fails here fails again in the task of the features, which says so.
+    """
+    if stored_bytes(settings.lake.ratings) > _SMALL_BYTES:
+        return
+    try:
+        features_step(spark, settings, plan)
+    except Exception as error:  # noqa: BLE001
+        log.warning("the features are left to their own task: %s", error)
+        return
+    Path(settings.lake.run(plan.version).features_done).touch()
+
+
+def take_features(settings: Settings, plan: RunPlan) -> bool:
+    """Tell whether ingest has computed this run's features, and nobody has asked before.
+
+    So whoever clears the task of the features has them computed anew.
+    """
+    try:
+        Path(settings.lake.run(plan.version).features_done).unlink()
+    except FileNotFoundError:
+        return False
+    log.info("the features were computed with the ingest")
+    return True
 
 
 def prepare(config: PipelineConfig, tables: Any, folder: Path) -> PreparedTables:

@@ -26,6 +26,7 @@ _ONLY_CONTAINERS = {
     "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK",  # for the container's health check
     "AIRFLOW__LOGGING__BASE_LOG_FOLDER",  # on a volume that Airflow's parts share
     "FERRY_REDIS_PREFIX",  # may be changed in .env
+    "FERRY_HEAVY_TASKS",
     "FERRY_SPARK_DRIVER_MEMORY",
     "SPARK_SECRET",
     "SPARK_CONF_DIR",
@@ -62,7 +63,8 @@ def test_driver_and_executors_run_the_same_image_and_see_the_same_lake(services:
 
 def test_a_step_leaves_room_for_another_one(services: Services) -> None:
     worker, driver = (services[n]["environment"] for n in ("spark-worker", "airflow-scheduler"))
-    steps = load_pipeline_config(PROJECT_ROOT / "pipeline.yaml").operations.heavy_tasks
+    steps = int(driver["FERRY_HEAVY_TASKS"])
+    assert load_pipeline_config(PROJECT_ROOT / "pipeline.yaml").operations.heavy_tasks is None
     # A rollback must find a free process while all of them train.
     assert steps < int(driver["AIRFLOW__CORE__PARALLELISM"])
     assert steps * int(driver["SPARK_CORES_OF_A_STEP"]) <= int(worker["SPARK_WORKER_CORES"])
