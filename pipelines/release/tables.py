@@ -8,10 +8,12 @@ the executors write to Redis from, now or whenever Redis must be rebuilt.
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,11 +30,17 @@ if TYPE_CHECKING:
 
 _ROWS_PER_PART = 50_000
 _MAX_PARTS = 200
+#: A table of so few rows is written by the driver: a dozen of Spark's jobs take longer. With lists
+#: of 50 it holds 80 MB of them.
+_ROWS_HERE = 200_000
 _INDEX = "tables.json"
 # Rows that are packed at once: enough for Arrow to pay off, few enough to stay in the cache.
 _MAX_BATCH_ROWS = 4096
 _MIN_BATCH_ROWS = 16
 _BATCH_BYTES = 8 << 20
+
+#: Golden rows by id.
+Sample = dict[str, list[int] | list[str] | list[float] | str]
 
 
 class _Index(BaseModel):
@@ -106,26 +114,14 @@ def _prepare(
     from pyspark.sql import functions as sf
 
     frame = table.frame.select(sf.col("id").cast("string").alias("id"), "value")
-    # Counted, sampled and written: computed once. On disk, since a table may outgrow memory.
+    # Counted, and then written: computed once. On disk, since a table may outgrow memory.
     frame = frame.persist(StorageLevel.DISK_ONLY)
+    target = folder / table.name
     try:
-        rows, distinct = frame.agg(sf.count("id"), sf.count_distinct("id")).first() or (0, 0)
-        if rows == 0 or rows != distinct:
-            raise DataError(
-                f"table {table.name}: {rows} rows with {distinct} different ids; "
-                "ids must be unique and there must be some"
-            )
-        buckets = bucket_count(rows, bucket_size)
-        sample = _sample(frame, golden_size)
-        parts = min(_MAX_PARTS, -(-rows // _ROWS_PER_PART))
-        (
-            frame.withColumn("bucket", (sf.crc32(sf.encode("id", "UTF-8")) % buckets).cast("int"))
-            .repartition(parts, "bucket")
-            .sortWithinPartitions("bucket", "id")
-            .select("bucket", "id", "value")
-            .write.mode("overwrite")
-            .parquet(str(folder / table.name))
-        )
+        rows = frame.count()
+        buckets = bucket_count(max(1, rows), bucket_size)
+        write = _write_here if rows <= _ROWS_HERE else _write_on_executors
+        sample = write(table.name, frame, target, rows, buckets, golden_size)
     finally:
         frame.unpersist()
     dimension = len(next(iter(sample.values()))) if table.kind == "vector" else 0
@@ -137,8 +133,11 @@ def _prepare(
         id_type=item_id_type,
         dimension=dimension,
     )
-    paths = sorted((folder / table.name).glob("*.parquet"))
-    total = _sum_parts(table.frame.sparkSession, paths, meta)
+    paths = sorted(target.glob("*.parquet"))
+    if rows <= _ROWS_HERE:
+        total = functools.reduce(TableSum.plus, (_sum_part(path, meta) for path in paths))
+    else:
+        total = _sum_parts(table.frame.sparkSession, paths, meta)
     if total.rows != rows:
         raise DataError(f"table {table.name}: {total.rows} rows were written of {rows}")
     sealed = meta.model_copy(
@@ -151,12 +150,79 @@ def _prepare(
     return sealed, GoldenTable(table=table.name, rows=sample)
 
 
+def _write_on_executors(
+    name: str, frame: DataFrame, target: Path, rows: int, buckets: int, golden_size: int
+) -> Sample:
+    """Write a table from where its rows are; returns the golden rows."""
+    from pyspark.sql import functions as sf
+
+    _require_unique(name, rows, frame.agg(sf.count_distinct("id")).collect()[0][0])
+    checksum = sf.crc32(sf.encode("id", "UTF-8"))
+    golden = frame.orderBy(checksum, "id").limit(golden_size).collect()
+    (
+        frame.withColumn("bucket", (checksum % buckets).cast("int"))
+        .repartition(_part_count(rows), "bucket")
+        .sortWithinPartitions("bucket", "id")
+        .select("bucket", "id", "value")
+        .write.mode("overwrite")
+        .parquet(str(target))
+    )
+    return {row["id"]: row["value"] for row in golden}
+
+
+def _write_here(
+    name: str, frame: DataFrame, target: Path, rows: int, buckets: int, golden_size: int
+) -> Sample:
+    """Write a small table in this process, as :func:`_write_on_executors` does."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = frame.toArrow().combine_chunks()
+    ids = table["id"]
+    _require_unique(name, rows, len(pc.unique(ids.drop_null())))
+    checksums = np.fromiter((crc32(i.encode()) for i in ids.to_pylist()), np.uint32, rows)
+    first = pa.table({"checksum": checksums, "id": ids}).sort_by(
+        [("checksum", "ascending"), ("id", "ascending")]
+    )["id"][:golden_size]
+    golden = table.take(pc.index_in(first, value_set=ids.combine_chunks())).to_pylist()
+    numbers = pa.array((checksums % buckets).astype(np.int32))
+    placed = table.add_column(0, "bucket", numbers).sort_by(
+        [("bucket", "ascending"), ("id", "ascending")]
+    )
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    parts = _part_count(rows)
+    for part in range(parts):
+        is_of_part = pa.array(placed["bucket"].to_numpy() % parts == part)
+        if any_rows := placed.filter(is_of_part):
+            pq.write_table(any_rows, target / f"part-{part:05}.parquet", write_page_checksum=True)
+    return {row["id"]: row["value"] for row in golden}
+
+
+def _require_unique(name: str, rows: int, distinct: int) -> None:
+    if rows == 0 or rows != distinct:
+        raise DataError(
+            f"table {name}: {rows} rows with {distinct} different ids; "
+            "ids must be unique and there must be some"
+        )
+
+
+def _part_count(rows: int) -> int:
+    return min(_MAX_PARTS, -(-rows // _ROWS_PER_PART))
+
+
+def _sum_part(path: Path, meta: TableMeta) -> TableSum:
+    batches = part_batches(path)
+    return sum_buckets(bucket for batch in batches for bucket in pack_buckets(batch, meta))
+
+
 def _sum_parts(spark: SparkSession, paths: Sequence[Path], meta: TableMeta) -> TableSum:
     """Sum up a table on the executors, from the files that it will be written to Redis from."""
 
     def sum_part(path: str) -> TableSum:
-        batches = part_batches(Path(path))
-        return sum_buckets(bucket for batch in batches for bucket in pack_buckets(batch, meta))
+        return _sum_part(Path(path), meta)
 
     parts = spark.sparkContext.parallelize([str(path) for path in paths], max(1, len(paths)))
     return functools.reduce(TableSum.plus, parts.map(sum_part).collect(), TableSum())
@@ -172,11 +238,3 @@ def part_batches(path: Path) -> Iterator[pa.RecordBatch]:
         fitting = _BATCH_BYTES * file.metadata.num_rows // max(1, size)
         rows = max(_MIN_BATCH_ROWS, min(_MAX_BATCH_ROWS, fitting))
         yield from whole_buckets(file.iter_batches(rows))
-
-
-def _sample(frame: DataFrame, size: int) -> dict[str, list[int] | list[str] | list[float] | str]:
-    """Return `size` rows that are the same whenever the ids are."""
-    from pyspark.sql import functions as sf
-
-    rows = frame.orderBy(sf.xxhash64("id"), "id").limit(size).collect()
-    return {row["id"]: row["value"] for row in rows}
