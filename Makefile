@@ -53,7 +53,8 @@ bench: setup ## Measure publishing, lookups, switches, rollbacks, training and w
 	@.venv/bin/python -m benchmarks.training
 	@.venv/bin/python -m benchmarks.overhead $(if $(DATA),--data="$(DATA)")
 
-lint: setup ## Check style and types
+lint: ## Check style and types
+	@scripts/setup.sh --dev
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy

@@ -86,7 +86,7 @@ def _load_classes(spark: SparkSession, folder: Path) -> None:
         (F.col("id") % 20).cast("int").alias("user"),
         (F.col("id") % 13).cast("int").alias("item"),
         (F.col("id") % 5).cast("double").alias("rating"),
-        F.timestamp_seconds(F.col("id") * 40_000).alias("at"),
+        F.timestamp_seconds(F.col("id") * 1_000).alias("at"),
     )
     events.write.csv(str(folder / "csv"), header=True)
     read = spark.read.csv(str(folder / "csv"), header=True, schema=events.schema, mode="PERMISSIVE")
@@ -99,7 +99,8 @@ def _load_classes(spark: SparkSession, folder: Path) -> None:
     days.join(F.broadcast(liked), "user").groupBy("item").count().orderBy("count").collect()
     days.hint("merge").join(liked, "user", "left_anti").count()
     events.select("item", "rating").mapInPandas(_double, "item int, rating double").toPandas()
-    ALS(userCol="user", itemCol="item", ratingCol="rating", rank=2, maxIter=1, seed=1).fit(days)
+    als = ALS(userCol="user", itemCol="item", ratingCol="rating", rank=2, maxIter=1, seed=1)
+    als.setNumBlocks(1).fit(days)
     indexed = StringIndexer(inputCol="item", outputCol="index").fit(days).transform(days)
     rows = VectorAssembler(inputCols=["index", "user"], outputCol="features").transform(indexed)
     labelled = rows.withColumn("label", (F.col("rating") > 2).cast("int"))
@@ -111,7 +112,8 @@ def main(arguments: list[str]) -> None:
     if arguments:
         from pipelines.spark import spark_session
 
-        with spark_session("ferry class archive") as spark:
+        # More partitions would load no more classes, and take most of the time.
+        with spark_session("ferry class archive", **{"spark.sql.shuffle.partitions": "2"}) as spark:
             _load_classes(spark, Path(arguments[0]))
         return
     try:

@@ -2,7 +2,10 @@
 # Sets up what Ferry needs beside its own code: a virtual environment in .venv with exactly the
 # packages of requirements.txt, and a Java runtime. Does nothing if that is in place.
 #
-# With --tests also a browser, which the tests of the pages drive.
+# With --dev also the packages of requirements-dev.txt, for tests and linters; with --tests these
+# and a browser, which the tests of the pages drive.
+#
+# uv installs, from where pip is configured to; pip itself does if uv can't be had or fails.
 #
 # FERRY_PYTHON names the Python to use; without it the first one that fits is taken.
 set -euo pipefail
@@ -11,7 +14,21 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly SUPPORTED="3.11 3.12" # what the locked packages have wheels for
 readonly VENV=.venv
 readonly STAMP=$VENV/setup-done
+# Not there: nothing of requirements-dev.txt is installed. Empty: half of it may be.
+readonly DEV_STAMP=$VENV/setup-dev-done
 readonly JAVA_HOME_FILE=$VENV/java-home
+# Beside the packages, not among them: they stay exactly those of the lock.
+readonly UV_FOLDER=$VENV/uv
+readonly UV_VERSION=0.13.8
+
+# Without bytecode: all of it is compiled at once, later, on all cores.
+readonly PIP_INSTALL=("$VENV/bin/python" -m pip install --disable-pip-version-check --no-input
+    --no-deps --no-compile --progress-bar off)
+# PySpark comes as source. Compressing its jars into a wheel, for uv to unpack them at once, would
+# take a quarter of the whole set-up.
+readonly UV_INSTALL=("$VENV/bin/python" scripts/uv_like_pip.py "$UV_FOLDER/bin/uv" pip install
+    --python "$VENV/bin/python" --no-deps
+    --config-settings-package "pyspark:--build-option=--compression=stored")
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -19,19 +36,36 @@ fail() {
     exit 1
 }
 
-# What the stamp must hold. A checkout that was moved has to be set up again: scripts in a virtual
+# What the stamps must hold. A checkout that was moved has to be set up again: scripts in a virtual
 # environment name its absolute path.
 key() {
     { pwd && cat requirements.txt pyproject.toml scripts/setup.sh; } | sha256sum | cut -d' ' -f1
 }
+dev_key() {
+    { key && cat requirements-dev.txt; } | sha256sum | cut -d' ' -f1
+}
 
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
-is_set_up() {
+can_run() {
     [[ -f $STAMP && $(<"$STAMP") == "$(key)" && -x $VENV/bin/python ]] || return 1
     [[ -x $(<"$JAVA_HOME_FILE")/bin/java ]] || return 1
     [[ -z ${FERRY_PYTHON:-} ]] ||
         [[ $(python_version "$FERRY_PYTHON") == "$(python_version $VENV/bin/python)" ]]
+}
+
+# Whether all is in place for what was asked: "run" or "dev".
+is_set_up() {
+    can_run && [[ $1 == run || (-f $DEV_STAMP && $(<"$DEV_STAMP") == "$(dev_key)") ]]
+}
+
+# One set-up at a time in this folder. What a killed one left running holds the lock as well, until
+# it ends: nothing writes into an environment that another set-up makes.
+take_lock() {
+    exec 9<.
+    flock --nonblock 9 && return
+    say "another set-up is at work in this folder: waiting for it"
+    flock 9
 }
 
 # Runs a command as root where that needs nobody to type a password.
@@ -135,78 +169,197 @@ require_browser() {
         "Chromium on PATH under that name), then try again"
 }
 
+declare -A JOBS=() # what runs in the background, by the id of its process group
+
+# Runs a command in the background, its output in a log: start LOG COMMAND…
+start() {
+    local log=$1
+    shift
+    # Job control gives it a process group of its own, so that its children end with it.
+    set -m
+    "$@" >>"$log" 2>&1 </dev/null &
+    set +m
+    STARTED=$!
+    JOBS[$STARTED]=running
+}
+
+# Nothing may write behind a set-up that ends before its time. Java, asked politely, would still
+# write its archive.
+stop_jobs() {
+    local job
+    for job in "${!JOBS[@]}"; do
+        kill -KILL -- "-$job" 2>/dev/null && wait "$job" 2>/dev/null || true
+    done
+    JOBS=()
+}
+
+# Waits for the process `pid` and says meanwhile how far it is, by a function that prints a line: in
+# place on a terminal, else every ten seconds.
+wait_for() {
+    local pid=$1 describe=$2 began=$SECONDS told=0 every=10
+    [[ ! -t 2 ]] || every=1
+    while kill -0 "$pid" 2>/dev/null; do
+        if ((SECONDS - began >= told + every)); then
+            told=$((SECONDS - began))
+            if [[ -t 2 ]]; then
+                printf '\rsetup: %s (%ds)  ' "$("$describe")" "$told" >&2
+            else
+                say "$("$describe") (${told}s)"
+            fi
+        fi
+        sleep 0.2
+    done
+    [[ ! -t 2 || $told == 0 ]] || printf '\n' >&2
+    unset "JOBS[$pid]"
+    wait "$pid"
+}
+
 count_installed() {
     find $VENV/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l
 }
 
-# How many lines of requirements.txt are for this Python and this system.
-count_locked() {
-    $VENV/bin/python - <<'PYTHON'
+# How many packages of a lock, for this Python and this system, are not installed yet.
+count_missing() {
+    $VENV/bin/python - "$1" <<'PYTHON'
+import sys
+from importlib.metadata import distributions
 from pathlib import Path
 from pip._vendor.packaging.requirements import Requirement
 
-lines = (line for line in Path("requirements.txt").read_text().splitlines() if "==" in line)
+lines = (line for line in Path(sys.argv[1]).read_text().splitlines() if "==" in line)
 locked = [Requirement(line) for line in lines if not line.lstrip().startswith("#")]
-print(sum(1 for each in locked if each.marker is None or each.marker.evaluate()))
+needed = {each.name for each in locked if each.marker is None or each.marker.evaluate()}
+there = {each.name.lower().replace("_", "-") for each in distributions()}
+print(len(needed - there))
 PYTHON
 }
 
-# Says how far pip is, until it ends: in place on a terminal, else a line every ten seconds.
-show_progress() {
-    local pid=$1 log=$2 total=$3 before fetched installed line began=$SECONDS
-    before=$(count_installed)
-    while kill -0 "$pid" 2>/dev/null; do
-        fetched=$(grep -cE '^ *(Downloading|Using cached|Processing) ' "$log" || true)
-        installed=$(($(count_installed) - before))
-        line="packages: $fetched fetched, $installed of $total installed ($((SECONDS - began))s)"
-        if [[ -t 2 ]]; then
-            printf '\rsetup: %s  ' "$line" >&2
-        elif (((SECONDS - began) % 10 == 0)); then
-            say "$line"
-        fi
-        sleep 1
-    done
-    [[ ! -t 2 ]] || printf '\n' >&2
+describe_packages() {
+    local fetched
+    # uv names what is large, once as it begins and once as it has it.
+    fetched=$(grep -cE "^ *($FETCHED) " "$LOG" || true)
+    printf 'packages: %s fetched, %d of %d installed' \
+        "$fetched$([[ $INSTALLER == pip ]] || printf ' large ones')" \
+        "$(($(count_installed) - INSTALLED_BEFORE))" "$MISSING"
 }
 
-install_packages() {
-    local log=$VENV/pip.log total pid
-    total=$(count_locked)
-    # The lock is complete, so pip need not resolve anything.
-    $VENV/bin/python -m pip install --disable-pip-version-check --no-input --no-deps \
-        --progress-bar off -r requirements.txt >"$log" 2>&1 &
-    pid=$!
-    # An interrupted set-up must not leave pip writing behind it.
-    trap 'kill "$pid" 2>/dev/null || true' EXIT
-    show_progress "$pid" "$log" "$total"
-    if ! wait "$pid"; then
-        tail -n 15 "$log" >&2
-        fail "pip could not install requirements.txt; the whole log is in $log"
-    fi
-    trap - EXIT
-    say "installing Ferry itself"
-    $VENV/bin/python -m pip install --disable-pip-version-check --no-input --no-deps -q -e . ||
-        fail "pip could not install Ferry itself"
-    say "archiving the classes of Spark's Java: every step starts faster by it"
-    JAVA_HOME=$(<"$JAVA_HOME_FILE") $VENV/bin/python -m pipelines.spark_archive ||
-        say "going on without that archive: nothing but speed is lost"
+describe_speed_up() { printf 'compiling Python, and archiving the classes of Spark'\''s Java'; }
+
+# Installs with uv or pip, as chosen by use_uv or use_pip: install ARGUMENT…
+install() {
+    start "$LOG" "${INSTALL[@]}" "$@"
+    wait_for "$STARTED" describe_packages
 }
 
-main() {
-    local python began=$SECONDS
-    [[ ${1:-} != --tests ]] || require_browser
-    is_set_up && exit 0
-    [[ $(uname -sm) == "Linux x86_64" ]] ||
-        fail "Ferry's locked packages are for Linux on x86-64; this is $(uname -sm)"
+use_pip() {
+    INSTALLER=pip INSTALL=("${PIP_INSTALL[@]}") LOG=$VENV/pip.log
+    FETCHED="Downloading|Using cached|Processing"
+    : >"$LOG"
+}
+
+use_uv() {
+    INSTALLER=uv INSTALL=("${UV_INSTALL[@]}") LOG=$VENV/uv.log FETCHED="Downloaded|Built"
+    : >"$LOG"
+    [[ ! -x $UV_FOLDER/bin/uv ]] || return 0
+    "${PIP_INSTALL[@]}" -q --only-binary :all: --target "$UV_FOLDER" "uv==$UV_VERSION" \
+        >>"$LOG" 2>&1 && "$UV_FOLDER/bin/uv" --version >>"$LOG" 2>&1
+}
+
+last_line() { tail -n 1 "$1"; }
+
+compile() {
+    # A file that can't be compiled fails where it is imported, if ever. Tests of packages never are.
+    $VENV/bin/python -m compileall -qq -j 0 -x /tests/ $VENV/lib/python*/site-packages || true
+}
+
+start_archive() {
+    start "$VENV/archive.log" env JAVA_HOME="$(<"$JAVA_HOME_FILE")" \
+        $VENV/bin/python -m pipelines.spark_archive
+    ARCHIVE=$STARTED
+}
+
+# Steps start faster by the archive, but go without it.
+end_archive() {
+    wait_for "$ARCHIVE" describe_speed_up ||
+        say "going on without an archive of Spark's classes, nothing but speed is lost:" \
+            "$(last_line "$VENV/archive.log")"
+}
+
+install_for_runs() {
+    # TensorFlow is as large as half of the rest, and the archive needs nothing of it.
+    grep -v '^tensorflow==' requirements.txt >"$VENV/all-but-tensorflow.txt"
+    # The lock is complete, so nothing need be resolved.
+    install -r "$VENV/all-but-tensorflow.txt" -e . || return 1
+    start_archive
+    install -r requirements.txt || return 1
+    start /dev/null compile
+    wait_for "$STARTED" describe_speed_up
+    end_archive
+}
+
+set_up_for_runs() {
+    local python
     python=$(find_python)
     require_venv_module "$python"
     say "Python: $python; the packages of requirements.txt go into $VENV"
-    # Begun anew, also after an interruption: half an installation can look complete to pip.
+    # Begun anew, also after an interruption: half an installation can look complete.
     rm -f "$STAMP"
     "$python" -m venv --clear "$VENV"
     set_up_java
-    install_packages
+    INSTALLED_BEFORE=$(count_installed)
+    MISSING=$(count_missing requirements.txt)
+    if ! { use_uv && install_for_runs; }; then
+        say "pip installs, which takes longer: uv did not ($(last_line "$LOG"))"
+        stop_jobs
+        # uv may have failed half-way.
+        "$python" -m venv --clear "$VENV"
+        set_up_java
+        use_pip
+        if ! install_for_runs; then
+            tail -n 15 "$LOG" >&2
+            fail "pip could not install requirements.txt; the whole log is in $LOG"
+        fi
+    fi
     key >"$STAMP"
+}
+
+set_up_for_tests() {
+    say "the packages of requirements-dev.txt go into $VENV"
+    : >"$DEV_STAMP"
+    INSTALLED_BEFORE=$(count_installed)
+    MISSING=$(count_missing requirements-dev.txt)
+    if ! { use_uv && install -r requirements-dev.txt; }; then
+        say "pip installs, which takes longer: uv did not ($(last_line "$LOG"))"
+        use_pip
+        if ! install -r requirements-dev.txt; then
+            tail -n 15 "$LOG" >&2
+            fail "pip could not install requirements-dev.txt; the whole log is in $LOG"
+        fi
+    fi
+    start /dev/null compile
+    wait_for "$STARTED" describe_speed_up
+    dev_key >"$DEV_STAMP"
+}
+
+main() {
+    local began=$SECONDS for=run
+    [[ ${1:-} != --dev && ${1:-} != --tests ]] || for=dev
+    [[ ${1:-} != --tests ]] || require_browser
+    is_set_up $for && exit 0
+    [[ $(uname -sm) == "Linux x86_64" ]] ||
+        fail "Ferry's locked packages are for Linux on x86-64; this is $(uname -sm)"
+    take_lock
+    is_set_up $for && exit 0
+    trap stop_jobs EXIT
+    # Whatever command is waited for when the signal comes.
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    # Of another lock, or begun and not ended: there is no telling what it installed.
+    if ! can_run || [[ -e $DEV_STAMP ]]; then
+        set_up_for_runs
+    fi
+    [[ $for == run ]] || set_up_for_tests
     say "done in $((SECONDS - began))s"
 }
 
