@@ -34,7 +34,9 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FAULTS_FILE = Path(__file__).with_name("faults.toml")
 #: pytest's exit code when tests failed; any other than this and 0 says that it could not run them.
 _FAILED = 1
-_FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+::\S+)", re.MULTILINE)
+_FIRST_FAILURE = re.compile(
+    r"^(?:FAILED|ERROR) (\S+::\w+(?:\[.*?\](?= - |$))?)(?: - (.*))?$", re.MULTILINE
+)
 _WHERE = "import pipelines; print(pipelines.__file__)"
 
 
@@ -54,13 +56,14 @@ class Fault(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What came of a fault: the first test that failed, None if none did."""
+    """What came of a fault: the first test that failed, None if none did, and what it said."""
 
     model_config = ConfigDict(frozen=True)
 
     fault: str
     file: str
     noticed_by: str | None
+    said: str | None
     seconds: float
     #: Why nothing can be said: the table does not fit the code, or pytest could not run.
     error: str | None = None
@@ -150,7 +153,7 @@ class Checkout:
 def try_fault(checkout: Checkout, fault: Fault) -> Outcome:
     """Make the mistake, and return which test noticed it."""
     began = time.monotonic()
-    by, error = None, None
+    by, said, error = None, None, None
     try:
         with checkout.broken(fault):
             done = checkout.test(fault.tests, "-x")
@@ -159,13 +162,14 @@ def try_fault(checkout: Checkout, fault: Fault) -> Outcome:
     else:
         if done.returncode == _FAILED:
             failure = _FIRST_FAILURE.search(done.stdout)
-            by = failure[1] if failure else "(a test that pytest does not name)"
+            by, said = failure.groups() if failure else ("(a test without a name)", None)
         elif done.returncode:
             error = f"pytest ended with {done.returncode}:\n{_end(done.stdout)}"
     return Outcome(
         fault=fault.name,
         file=fault.file,
         noticed_by=by,
+        said=said,
         seconds=round(time.monotonic() - began, 1),
         error=error,
     )
