@@ -10,12 +10,14 @@ from typing import Any, Self
 
 import httpx
 from pydantic import BaseModel, ConfigDict
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception_type, wait_fixed
 
 from pipelines.errors import ConfigError, ServiceError
+from pipelines.patience import Deadline, patient
 
 #: SQLite can be busy for a moment, and the API server with it.
 _PATIENCE_SECONDS = 60.0
+_ANSWER_SECONDS = 10.0
 _DAG_SECONDS = 90.0
 _UNFINISHED = ("queued", "running")
 
@@ -49,7 +51,7 @@ class AirflowApi:
     """Logged in as `user`; use it as a context manager."""
 
     def __init__(self, base_url: str, user: str, password: str) -> None:
-        self._client = httpx.Client(base_url=base_url, timeout=10, trust_env=False)
+        self._client = httpx.Client(base_url=base_url, trust_env=False)
         answer = self.send("POST", "/auth/token", {"username": user, "password": password})
         self._client.headers["Authorization"] = f"Bearer {answer['access_token']}"
 
@@ -70,8 +72,8 @@ class AirflowApi:
         Raises:
             ConfigError: the file has an error, or there is no such DAG.
         """
-        deadline = time.monotonic() + _DAG_SECONDS
-        while time.monotonic() < deadline and is_alive():
+        deadline = Deadline(_DAG_SECONDS)
+        while not deadline.is_over and is_alive():
             dag = self.send("GET", f"/api/v2/dags/{dag_id}", missing_ok=True)
             parsed = dag and dag["last_parsed_time"]
             if parsed and datetime.fromisoformat(parsed) >= since and not dag["is_stale"]:
@@ -84,7 +86,7 @@ class AirflowApi:
         errors = self._import_errors()
         if errors:
             raise ConfigError(f"Airflow can't read a DAG file:\n{errors}")
-        raise ServiceError(f"Airflow did not find the DAG {dag_id} within {_DAG_SECONDS:.0f}s")
+        raise ServiceError(f"Airflow did not find the DAG {dag_id} within {deadline.waited:.0f}s")
 
     def ask_to_parse(self, dag_id: str) -> None:
         """Have the DAG's file read now and not when its turn comes."""
@@ -171,21 +173,24 @@ class AirflowApi:
         conflict_ok: bool = False,
     ) -> Any:
         """Send a request, again if need be; return its JSON (None for what may be missing)."""
+        deadline = Deadline(_PATIENCE_SECONDS)
         try:
             for attempt in Retrying(
                 retry=retry_if_exception_type((httpx.TransportError, _BusyError)),
                 wait=wait_fixed(0.5),
-                stop=stop_after_delay(_PATIENCE_SECONDS),
+                stop=lambda _: deadline.is_over,
                 reraise=True,
             ):
                 with attempt:
-                    answer = self._client.request(method, path, json=body)
+                    answer = self._client.request(
+                        method, path, json=body, timeout=patient(_ANSWER_SECONDS)
+                    )
                     if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
                         raise _BusyError(answer.text)
         except (httpx.TransportError, _BusyError) as error:
             raise ServiceError(
                 f"Airflow at {self._client.base_url} has not answered for "
-                f"{_PATIENCE_SECONDS:.0f}s: {error}"
+                f"{deadline.waited:.0f}s: {error}"
             ) from error
         if answer.is_success:
             return answer.json()

@@ -97,12 +97,19 @@ def airflow_environment(home: Home, secrets: Secrets, schedule: Schedule) -> dic
         "API__SECRET_KEY": secrets.airflow_api_key,
         "API_AUTH__JWT_SECRET": secrets.airflow_jwt_key,
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        # A DAG file takes three seconds to read, in each task as well, and by default at most 30 or
+        # 50: on a crowded machine tasks would fail for it.
+        "CORE__DAGBAG_IMPORT_TIMEOUT": "600",
+        "DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
+        "DAG_PROCESSOR__STALE_DAG_THRESHOLD": "600",
         # The scheduler's loop; tasks of a run start within about a second of each other.
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
         # A scheduler that stood still for so long takes itself for dead, and kills every running
         # task. By default that is 30 s: a closed lid, a snapshot. The look at whose scheduler is
         # dead is every 300 s, so what a killed one left is found no later than before.
         "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "240",
+        "DAG_PROCESSOR__HEALTH_CHECK_THRESHOLD": "240",
+        "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "240",
         # A task asks again when it has waited so long for the API server, and fails after five
         # times; by default after 5 s, so that a minute's stall fails it. Longer than the database
         # may be locked.

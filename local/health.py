@@ -11,6 +11,7 @@ import httpx
 import redis
 
 from local.home import HOST
+from pipelines.patience import Deadline, patient
 
 
 def port_is_free(port: int) -> bool:
@@ -27,7 +28,7 @@ def port_is_free(port: int) -> bool:
 
 def redis_answers(port: int, password: str) -> bool:
     """Return whether Redis has loaded its data and accepts the password."""
-    with redis.Redis(HOST, port, password=password, socket_timeout=2) as client:
+    with redis.Redis(HOST, port, password=password, socket_timeout=patient(2)) as client:
         try:
             return bool(client.ping())
         except (redis.ConnectionError, redis.TimeoutError):
@@ -37,7 +38,7 @@ def redis_answers(port: int, password: str) -> bool:
 def http_answers(url: str) -> bool:
     """Return whether an HTTP server answers at `url`, with whatever status."""
     try:
-        httpx.get(url, timeout=2, trust_env=False)
+        httpx.get(url, timeout=patient(2), trust_env=False)
     except httpx.TransportError:
         return False
     return True
@@ -51,7 +52,7 @@ def s3_answers(port: int) -> bool:
 def model_server_answers(grpc_port: int, rest_port: int) -> bool:
     """Return whether the model server listens on both ports and serves requests."""
     with socket.socket() as probe:
-        probe.settimeout(2)
+        probe.settimeout(patient(2))
         if probe.connect_ex((HOST, grpc_port)):
             return False
     # The model need not exist: "not found" is an answer.
@@ -62,7 +63,7 @@ def airflow_answers(port: int) -> bool:
     """Return whether the API server, the scheduler and the DAG processor all report health."""
     try:
         answer = httpx.get(
-            f"http://{HOST}:{port}/api/v2/monitor/health", timeout=5, trust_env=False
+            f"http://{HOST}:{port}/api/v2/monitor/health", timeout=patient(5), trust_env=False
         )
     except httpx.TransportError:
         return False
@@ -78,9 +79,12 @@ def airflow_answers(port: int) -> bool:
 def wait_until(
     answers: Callable[[], bool], seconds: float, is_alive: Callable[[], bool] = lambda: True
 ) -> bool:
-    """Ask repeatedly until `answers`; give up after `seconds` or when the process has died."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """Ask repeatedly until `answers`; give up when the process has died, or in the end.
+
+    That is after `seconds` on a quiet machine, later on a crowded one.
+    """
+    deadline = Deadline(seconds)
+    while not deadline.is_over:
         if answers():
             return True
         if not is_alive():

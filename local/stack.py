@@ -186,7 +186,7 @@ class Stack:
             began = time.monotonic()
             if not health.wait_until(probe.answers, seconds, group.is_running):
                 name = group.first_to_stop() or probe.name
-                message = _explain(group, name, probe, seconds)
+                message = _explain(group, name, probe, time.monotonic() - began)
                 group.stop()
                 raise ServiceError(message)
             took = time.monotonic() - began

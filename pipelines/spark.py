@@ -26,6 +26,10 @@ _CONF = {
     # Every hash table of a join takes a whole page, by default some 16 to 32 MB of a driver like
     # ours: the dozens of small joins of a build would fill it. No row is as large as this.
     "spark.buffer.pageSize": "4m",
+    # By default Python has 15 s to fetch a result and a broadcast 300 s to be made: on a crowded
+    # machine neither is a sign that something hangs.
+    "spark.python.authenticate.socketTimeout": "300s",
+    "spark.sql.broadcastTimeout": "3600",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }

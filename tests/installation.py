@@ -29,6 +29,7 @@ from local.stack import Stack
 from local.task_log import log_file
 from pipelines.config import PROJECT_ROOT
 from pipelines.models_config import ModelsConfig
+from pipelines.patience import Deadline
 
 USERS, ITEMS = 60, 60
 KINDS = (("Action", "Thriller"), ("Romance", "Drama"))
@@ -146,10 +147,10 @@ class Dags:
 
     def wait(self, dag_id: str, run_id: str) -> DagRun:
         """Wait for a run's end."""
-        deadline = time.monotonic() + _DAG_SECONDS
+        deadline = Deadline(_DAG_SECONDS)
         while (state := self.api.run_state(dag_id, run_id)) in ("queued", "running"):
             assert self.is_alive()
-            assert time.monotonic() < deadline, self.api.task_instances(dag_id, run_id)
+            assert not deadline.is_over, self.api.task_instances(dag_id, run_id)
             # Every question costs Airflow some of the cores that its tasks wait for.
             time.sleep(2)
         tasks = {task.task_id: task for task in self.api.task_instances(dag_id, run_id)}

@@ -22,6 +22,7 @@ from pipelines.config import Replica
 from pipelines.errors import ServiceError
 from pipelines.online import serving_protos as pb
 from pipelines.online.ranking_inputs import Column
+from pipelines.patience import Patience, patient
 
 #: A column for each input: texts, numbers (NaN for a missing one), or lists of either, all of the
 #: same length within a column.
@@ -42,20 +43,29 @@ def _certificates() -> ssl.SSLContext:
 
 
 class ModelServer:
-    """One replica. Every method raises ServiceError, naming the address, when it fails."""
+    """One replica. Every method raises ServiceError, naming the address, when it fails.
 
-    def __init__(self, replica: Replica) -> None:
+    With the patience of a step an answer may take longer on a crowded machine.
+    """
+
+    def __init__(self, replica: Replica, patience: Patience = Patience.READER) -> None:
         self.replica = replica
+        self._patience = patience
         self._channel = grpc.insecure_channel(replica.grpc)
         self._predictions = pb.prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = pb.model_service_pb2_grpc.ModelServiceStub(self._channel)
         # trust_env=False: a proxy of the environment must not see, or lose, local predictions.
         self._http = httpx.Client(
             base_url=replica.rest,
-            timeout=_DEADLINE_SECONDS,
             trust_env=False,
             verify=_certificates(),
         )
+
+    def _within(self) -> float:
+        """Return the seconds within which an answer must come."""
+        if self._patience is Patience.READER:
+            return _DEADLINE_SECONDS
+        return patient(_DEADLINE_SECONDS)
 
     def close(self) -> None:
         """Close the connections."""
@@ -82,6 +92,8 @@ class ModelServer:
     def reload(self, config: Any, seconds: float) -> None:
         """Replace the server's whole configuration (a ``ModelServerConfig`` message).
 
+        `seconds` are those of a quiet machine.
+
         Raises:
             ValueError: the configuration names no model; that would unload everything.
         """
@@ -98,7 +110,8 @@ class ModelServer:
 
     def _replace_config(self, config: Any, seconds: float) -> None:
         request = pb.model_management_pb2.ReloadConfigRequest(config=config)
-        answer = self._call(self._models.HandleReloadConfigRequest, request, seconds)
+        reload = self._models.HandleReloadConfigRequest
+        answer = self._call(reload, request, patient(seconds))
         if answer.status.error_code:
             raise ServiceError(
                 f"model server at {self.replica.grpc} refused its configuration: "
@@ -113,7 +126,7 @@ class ModelServer:
         request = pb.get_model_status_pb2.GetModelStatusRequest()
         request.model_spec.name = model
         try:
-            answer = self._models.GetModelStatus(request, timeout=_DEADLINE_SECONDS)
+            answer = self._models.GetModelStatus(request, timeout=self._within())
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.NOT_FOUND:
                 return {}
@@ -136,7 +149,7 @@ class ModelServer:
         request.model_spec.signature_name = signature
         for name, column in inputs.items():
             _fill(request.inputs[name], column)
-        answer = self._call(self._predictions.Predict, request, _DEADLINE_SECONDS)
+        answer = self._call(self._predictions.Predict, request, self._within())
         score = answer.outputs["score"]
         if score.tensor_content:
             scores: list[float] = np.frombuffer(score.tensor_content, "<f4").tolist()
@@ -153,7 +166,7 @@ class ModelServer:
         columns = {name: list(column) for name, column in inputs.items()}
         body = json.dumps({"signature_name": signature, "inputs": columns})
         with self._rest_errors():
-            answer = self._http.post(path, content=body)
+            answer = self._http.post(path, content=body, timeout=self._within())
             content = json.loads(answer.text)
         if answer.status_code != httpx.codes.OK:
             raise ServiceError(

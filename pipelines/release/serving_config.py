@@ -22,12 +22,13 @@ from pipelines.config import Replica, Settings
 from pipelines.errors import ReleaseError, ServiceError
 from pipelines.online import serving_protos as pb
 from pipelines.online.tf_serving import ModelServer
+from pipelines.patience import Deadline, Patience
 
 CONFIG_FILE = "models.config"
 STABLE = "stable"
 CANARY = "canary"
 #: Labels of known models, or models that are loaded already, are set at once: a replica that takes
-#: longer hangs.
+#: longer hangs, unless the machine is crowded.
 AT_ONCE_SECONDS = 5.0
 
 _POLL_SECONDS = 0.1
@@ -148,7 +149,7 @@ def send_config(settings: Settings, config: Any, seconds: float) -> None:
     try:
         for replica in settings.tf_serving:
             sent.append(replica)
-            with ModelServer(replica) as server:
+            with ModelServer(replica, Patience.STEP) as server:
                 server.reload(config, seconds)
     except Exception:
         if former.model_config_list.config:
@@ -163,7 +164,7 @@ def offer_config(replicas: Sequence[Replica], config: Any, seconds: float) -> di
     """Send the configuration to each replica; returns what went wrong with which."""
 
     def offer(replica: Replica) -> str | None:
-        with ModelServer(replica) as server:
+        with ModelServer(replica, Patience.STEP) as server:
             try:
                 server.reload(config, seconds)
             except ServiceError as error:
@@ -181,7 +182,7 @@ def offer_nothing(settings: Settings) -> dict[Replica, str]:
     write_atomically(settings.model_dir / CONFIG_FILE, "model_config_list {\n}\n")
     problems = {}
     for replica in settings.tf_serving:
-        with ModelServer(replica) as server:
+        with ModelServer(replica, Patience.STEP) as server:
             try:
                 server.unload_everything(AT_ONCE_SECONDS)
             except ServiceError as error:
@@ -198,16 +199,14 @@ def wait_available(
         ServiceError: a replica does not answer.
         ReleaseError: a replica failed to load one, or the time is over; the message names it.
     """
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     for replica in settings.tf_serving:
-        with ModelServer(replica) as server:
+        with ModelServer(replica, Patience.STEP) as server:
             for version in versions:
-                _wait_for(server, unit, version, deadline, seconds)
+                _wait_for(server, unit, version, deadline)
 
 
-def _wait_for(
-    server: ModelServer, unit: str, version: int, deadline: float, seconds: float
-) -> None:
+def _wait_for(server: ModelServer, unit: str, version: int, deadline: Deadline) -> None:
     address = server.replica.grpc
     while True:
         state, message = server.versions(unit).get(version, ("not known", ""))
@@ -217,9 +216,9 @@ def _wait_for(
             raise ReleaseError(
                 f"model server at {address} could not load {unit} {version}: {message}"
             )
-        if time.monotonic() > deadline:
+        if deadline.is_over:
             raise ReleaseError(
                 f"model server at {address}: {unit} {version} is {state} after "
-                f"{seconds:.0f} s, not AVAILABLE {message}".rstrip()
+                f"{deadline.waited:.0f} s, not AVAILABLE {message}".rstrip()
             )
         time.sleep(_POLL_SECONDS)

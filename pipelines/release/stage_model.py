@@ -17,6 +17,7 @@ from pipelines.errors import FerryError, ReleaseError, ServiceError
 from pipelines.online.leases import Lease
 from pipelines.online.pointer import Pointer
 from pipelines.online.tf_serving import ModelServer
+from pipelines.patience import Patience, patient
 from pipelines.progress import progress
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import SAVED_MODEL, Manifest
@@ -220,7 +221,7 @@ def offer_labels(context: ReleaseContext, unit: str, pointer: Pointer) -> list[s
         context,
         unit,
         lambda loaded, _: (loaded | pointer.needed, labels),
-        wait=_OFFER_WAIT_SECONDS,
+        wait=patient(_OFFER_WAIT_SECONDS),
     )
 
 
@@ -243,7 +244,7 @@ def unload(context: ReleaseContext, unit: str, versions: Collection[int]) -> Non
 
 def serves(replica: Replica, unit: str, version: int) -> str | None:
     """Return None if the replica has the version AVAILABLE, else what it says instead."""
-    with ModelServer(replica) as server:
+    with ModelServer(replica, Patience.STEP) as server:
         try:
             state, message = server.versions(unit).get(version, ("absent", ""))
         except ServiceError as error:

@@ -19,6 +19,7 @@ from pipelines.errors import FerryError, ServiceError, VerificationError
 from pipelines.online.layout import TableMeta, Value, within_float16
 from pipelines.online.ranking_inputs import pmml_rows, rank_inputs, serving_inputs
 from pipelines.online.tf_serving import RANK_SIGNATURE, ModelServer
+from pipelines.patience import Patience
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import PMML_FILE, Golden, Manifest
 
@@ -155,7 +156,7 @@ def _verify_model(
     inputs = serving_inputs([request.inputs for request in golden])
     checks = []
     for replica in context.settings.tf_serving:
-        with ModelServer(replica) as server:
+        with ModelServer(replica, Patience.STEP) as server:
             ways: dict[str, Callable[..., list[float]]] = {
                 f"gRPC at {replica.grpc}": server.predict_grpc,
                 f"REST at {replica.rest}": server.predict_rest,
@@ -176,7 +177,7 @@ def _verify_one_replica(
     inputs = serving_inputs([request.inputs for request in golden])
 
     def verify(replica: Replica) -> str:
-        with ModelServer(replica) as server:
+        with ModelServer(replica, Patience.STEP) as server:
             scores = server.predict_grpc(manifest.unit, manifest.version, inputs)
         return _compare(manifest, f"gRPC at {replica.grpc}", golden, scores)
 

@@ -111,6 +111,8 @@ def test_batching_stays_off_while_models_have_a_signature_that_it_refuses(
 def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of Airflow in the embedded mode."""
     monkeypatch.setenv("FERRY_HOME", str(tmp_path))
+    # As many steps at a time as in the containers, whatever this machine is.
+    monkeypatch.setenv("FERRY_HEAVY_TASKS", "2")
     home = Home()
     home.make_folders()
     return environment.airflow_environment(home, Secrets(), "daily")

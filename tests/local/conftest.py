@@ -14,6 +14,7 @@ import pytest
 
 from local import health
 from local.home import Home, load_home
+from pipelines.patience import patient
 from tests.services import REPOSITORY
 
 _PORTS = ("AIRFLOW", "REDIS", "S3", "TF_GRPC", "TF_REST")
@@ -42,7 +43,7 @@ class LocalCommand:
     def __call__(self, *arguments: str) -> tuple[int, str]:
         """Run a command; return its exit code and its output."""
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=patient(200))
         return process.returncode, output
 
     @property

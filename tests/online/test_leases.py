@@ -24,6 +24,7 @@ from pipelines.online import keeper_process as keeping
 from pipelines.online import leases as leases_module
 from pipelines.online.leases import LeaseLostError, Leases, Taken
 from pipelines.online.store import OnlineStore
+from pipelines.patience import Deadline, patient
 from tests.services import RedisServer
 
 #: Long enough to be renewed in time where all cores are taken.
@@ -76,7 +77,7 @@ def test_who_waits_gets_it_when_it_is_free(leases: Leases) -> None:
     while leases.holder("things") is None:
         time.sleep(0.01)
     threading.Timer(0.3, free.set).start()
-    with leases.hold("things", "run two", wait=5):
+    with leases.hold("things", "run two", wait=patient(5)):
         assert leases.holder("things") == "run two"
     holder.join()
 
@@ -156,7 +157,7 @@ def test_a_lease_that_redis_lost_is_its_holders_when_that_is_sure(leases: Leases
         assert leases.holder("things") == "run one"
         began = time.monotonic()
         lease.require()
-        assert time.monotonic() - began < 0.5 * SECONDS
+        assert time.monotonic() - began < patient(0.5 * SECONDS)
 
 
 def test_of_several_the_last_to_take_a_lease_that_redis_lost_gets_it_back(leases: Leases) -> None:
@@ -341,7 +342,7 @@ def test_a_lease_is_kept_alive(leases: Leases) -> None:
 def test_a_holder_that_is_gone_is_outlived(leases: Leases, short: None) -> None:
     # As a killed process leaves it: held, and nobody renews it.
     leases.take("things", "run one")
-    with leases.hold("things", "run two", wait=10):
+    with leases.hold("things", "run two", wait=patient(10)):
         assert leases.holder("things") == "run two"
 
 
@@ -349,9 +350,9 @@ def test_a_holder_that_is_gone_is_outlived(leases: Leases, short: None) -> None:
 def test_the_keeper_restores_what_an_emptied_redis_lost(leases: Leases) -> None:
     with leases.hold("things", "run one") as lease:
         leases._redis.delete(leases.key("things"), leases.fence_key("things"))
-        deadline = time.monotonic() + SECONDS
+        deadline = Deadline(SECONDS)
         while leases.holder("things") is None:
-            assert time.monotonic() < deadline
+            assert not deadline.is_over
             time.sleep(0.01)
         lease.require()
 
@@ -419,10 +420,10 @@ def test_a_holder_that_is_stopped_keeps_its_lease_and_one_that_is_killed_does_no
     with pytest.raises(ReleaseError, match="by run one"):
         contender.take("things", "run two", wait=2 * SECONDS)
     process.kill()
-    contender.take("things", "run two", wait=10)
-    deadline = time.monotonic() + 10
+    contender.take("things", "run two", wait=patient(10))
+    deadline = Deadline(10)
     while Path(f"/proc/{keeper}").exists():
-        assert time.monotonic() < deadline, "the keeper outlives its process"
+        assert not deadline.is_over, "the keeper outlives its process"
         time.sleep(0.02)
 
 
@@ -433,9 +434,9 @@ def test_a_keeper_that_dies_is_started_again(
     with leases.hold("things", "run one") as lease:
         first = keeper_of_this_process()
         first.kill()
-        deadline = time.monotonic() + 10
+        deadline = Deadline(10)
         while (process := keeping.keeper_process()._process) in (None, first):
-            assert time.monotonic() < deadline
+            assert not deadline.is_over
             time.sleep(0.02)
         with pytest.raises(ReleaseError, match="by run one"):
             leases.take("things", "run two", wait=2 * SECONDS)

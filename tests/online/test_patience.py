@@ -19,7 +19,7 @@ from pipelines.online import connection
 from pipelines.online.client import FerryClient
 from pipelines.online.connection import open_redis
 from pipelines.online.store import OnlineStore
-from pipelines.patience import Patience
+from pipelines.patience import Patience, patient
 from pipelines.release import objects
 from pipelines.release.context import release_context
 from pipelines.release.objects import ObjectStore
@@ -65,11 +65,11 @@ def test_a_reader_fails_and_names_the_address(
 ) -> None:
     monkeypatch.setitem(connection._TIMEOUT_SECONDS, Patience.READER, 0.05)
     store = OnlineStore(mortal_redis.url, "p")
-    with stalled(mortal_redis, 5.0):
+    with stalled(mortal_redis, patient(5.0)):
         began = time.monotonic()
         with pytest.raises(ServiceError, match=f"^Redis at 127.0.0.1:{mortal_redis.port}: Timeout"):
             store.ping()
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < patient(4.0)
     store.close()
 
 

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from local.home import HOST
+from pipelines.patience import Deadline
 from tests.installation import DagRun, Dags, Installation
 
 DAG = "daily_retraining"
@@ -69,9 +70,9 @@ class Webhook:
 
 def wait_for(find: Callable[[], Any], otherwise: str, seconds: float = _SECONDS) -> Any:
     """Return what `find` returns once that is something."""
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while not (found := find()):
-        assert time.monotonic() < deadline, otherwise
+        assert not deadline.is_over, otherwise
         time.sleep(1)
     return found
 

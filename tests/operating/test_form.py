@@ -45,7 +45,7 @@ def test_a_run_that_is_late_is_told(ferry: Installation, webhook: Webhook) -> No
 
 @dataclass(frozen=True)
 class Rejected:
-    """A run of a day that has not ended, whose version somebody said no to; what was live before."""
+    """A run of a day that has not ended, whose version somebody rejected; what was live before."""
 
     run: DagRun
     version: int

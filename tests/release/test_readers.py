@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.patience import patient
 from pipelines.release.activate import activate
 from pipelines.release.context import ReleaseContext
 from pipelines.release.manifest import Manifest
@@ -39,15 +40,15 @@ def readers(context: ReleaseContext, unit: str) -> Iterator[list[Readings]]:
             process.start()
             started.append((process, ours))
         for _, channel in started:
-            assert channel.poll(_SECONDS), "a reader did not start"
+            assert channel.poll(patient(_SECONDS)), "a reader did not start"
             channel.recv()
         yield found
     finally:
         stop.set()
         for process, channel in started:
-            if channel.poll(_SECONDS):
+            if channel.poll(patient(_SECONDS)):
                 found.append(channel.recv())
-            process.join(_SECONDS)
+            process.join(patient(_SECONDS))
             if process.is_alive():
                 process.kill()
 

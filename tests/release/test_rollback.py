@@ -13,6 +13,7 @@ from local.health import free_ports
 from pipelines.config import Replica
 from pipelines.errors import ReleaseError, VerificationError
 from pipelines.evaluation.gates import GateResult
+from pipelines.patience import patient
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.rollback import RollbackError, roll_back
 from pipelines.release.serving_config import configured_labels, read_config
@@ -138,7 +139,7 @@ def test_a_model_rolls_back_with_its_labels_within_two_seconds(
     first, second = (release(served, tmp_path, unit, n, models) for n in (1, 2))
     started = time.monotonic()
     done = roll_back(served, unit, None, "wrong prices", RUNNER)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < patient(2.0)
     assert (done.version, done.replaced) == (first.version, second.version)
     labels = configured_labels(read_config(served.settings.model_dir), unit)
     assert labels == {"stable": first.version, "canary": first.version}
@@ -181,5 +182,5 @@ def test_a_first_replica_that_hangs_does_not_hold_up_a_rollback(
         started = time.monotonic()
         done = roll_back(half, unit, None, "wrong prices", RUNNER)
     assert done.version == live_version(half, unit) == first.version
-    assert moved_after[0] < 2.0
+    assert moved_after[0] < patient(2.0)
     assert any(f"127.0.0.1:{port}" in problem for problem in done.problems)

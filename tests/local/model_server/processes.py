@@ -20,6 +20,8 @@ from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 
+from pipelines.patience import Deadline, patient
+
 ROOT = Path(__file__).parents[3]
 T = TypeVar("T")
 
@@ -45,9 +47,9 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def eventually(probe: Callable[[], T], wanted: T, seconds: float = 20.0) -> None:
     """Wait until ``probe()`` gives ``wanted``."""
-    until = time.monotonic() + seconds
+    until = Deadline(seconds)
     while (seen := probe()) != wanted:
-        assert time.monotonic() < until, f"still {seen!r} instead of {wanted!r}"
+        assert not until.is_over, f"still {seen!r} instead of {wanted!r}"
         time.sleep(0.05)
 
 
@@ -67,7 +69,7 @@ class Server:
 
     def __init__(self, port: int, rest_port: int, log: Path) -> None:
         self.log = log
-        self.rest = httpx.Client(base_url=f"http://localhost:{rest_port}", timeout=20)
+        self.rest = httpx.Client(base_url=f"http://localhost:{rest_port}", timeout=patient(20))
         self.channel = grpc.insecure_channel(f"localhost:{port}")
         self.predictions = PredictionServiceStub(self.channel)
         self.models = ModelServiceStub(self.channel)
@@ -81,7 +83,7 @@ class Server:
         request = GetModelStatusRequest()
         request.model_spec.name = name
         try:
-            found = self.models.GetModelStatus(request, timeout=10).model_version_status
+            found = self.models.GetModelStatus(request, timeout=patient(10)).model_version_status
         except grpc.RpcError:
             return {}
         return {item.version: type(item).State.Name(item.state) for item in found}
@@ -91,7 +93,7 @@ class Server:
         request = ReloadConfigRequest()
         request.config.model_config_list.SetInParent()
         request.config.model_config_list.config.extend(entries)
-        self.models.HandleReloadConfigRequest(request, timeout=timeout)
+        self.models.HandleReloadConfigRequest(request, timeout=patient(timeout))
 
     def close(self) -> None:
         """Close the clients."""
@@ -116,10 +118,10 @@ def running(directory: Path, *arguments: str) -> Iterator[Server]:
         )
     server = Server(port, rest_port, log)
     try:
-        until = time.monotonic() + 60
+        until = Deadline(60)
         while True:
             assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, log.read_text()
+            assert not until.is_over, log.read_text()
             try:
                 server.rest.get("/v1/models/any")
                 break
@@ -130,7 +132,7 @@ def running(directory: Path, *arguments: str) -> Iterator[Server]:
         server.close()
         process.terminate()
         try:
-            assert process.wait(timeout=5) == 0, log.read_text()
+            assert process.wait(timeout=patient(5)) == 0, log.read_text()
         finally:
             process.kill()
             process.wait()

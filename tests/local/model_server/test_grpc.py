@@ -19,6 +19,7 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.regression_pb2 import RegressionRequest
 
+from pipelines.patience import patient
 from tests.local.model_server.processes import Server
 
 
@@ -32,7 +33,7 @@ def predict_request(name: str = "half_plus_two", **inputs: Any) -> PredictReques
 
 def fails(call: Any, request: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
-        call(request, timeout=20)
+        call(request, timeout=patient(20))
     return caught.value.code(), caught.value.details()
 
 
@@ -47,12 +48,12 @@ def test_predict_names_the_signature_and_version_that_answered(server: Server) -
 
 def test_predict_with_several_element_types_and_an_output_filter(server: Server) -> None:
     request = predict_request("kinds", item=np.array([1]), genres=np.array([["drama", "x"]]))
-    response = server.predictions.Predict(request, timeout=20)
+    response = server.predictions.Predict(request, timeout=patient(20))
     assert tf.make_ndarray(response.outputs["ids"]).tolist() == [[10, -1]]
     assert tf.make_ndarray(response.outputs["known"]).tolist() == [[True, False]]
     assert tf.make_ndarray(response.outputs["raw_bytes"]).tolist() == [b"drama"]
     request.output_filter.append("next")
-    assert set(server.predictions.Predict(request, timeout=20).outputs) == {"next"}
+    assert set(server.predictions.Predict(request, timeout=patient(20)).outputs) == {"next"}
 
 
 def test_predict_errors(server: Server) -> None:
@@ -104,11 +105,15 @@ def fill(request: Any, signature: str) -> Any:
 
 
 def test_classify_and_regress(server: Server) -> None:
-    classified = server.predictions.Classify(fill(ClassificationRequest(), "classify"), timeout=20)
+    classified = server.predictions.Classify(
+        fill(ClassificationRequest(), "classify"), timeout=patient(20)
+    )
     (only,) = classified.result.classifications[0].classes
     assert (only.label, only.score) == ("half", 12.0)
     assert classified.model_spec.version.value == 1
-    regressed = server.predictions.Regress(fill(RegressionRequest(), "regress"), timeout=20)
+    regressed = server.predictions.Regress(
+        fill(RegressionRequest(), "regress"), timeout=patient(20)
+    )
     assert [item.value for item in regressed.result.regressions] == [12.0]
 
 
@@ -132,7 +137,7 @@ def test_multi_inference(server: Server) -> None:
         task = request.tasks.add(method_name=f"tensorflow/serving/{name}")
         task.model_spec.name = "examples"
         task.model_spec.signature_name = name
-    results = server.predictions.MultiInference(request, timeout=20).results
+    results = server.predictions.MultiInference(request, timeout=patient(20)).results
     assert results[0].classification_result.classifications[0].classes[0].score == 12.0
     assert results[1].regression_result.regressions[0].value == 12.0
 
@@ -140,7 +145,7 @@ def test_multi_inference(server: Server) -> None:
 def test_metadata(server: Server) -> None:
     request = GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "kinds"
-    response = server.predictions.GetModelMetadata(request, timeout=20)
+    response = server.predictions.GetModelMetadata(request, timeout=patient(20))
     assert response.model_spec.version.value == 7
     signatures = SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
+from pipelines.patience import patient
 from tests.local.model_server import saved_models
 from tests.local.model_server.conftest import Served
 from tests.local.model_server.processes import eventually, model, running
@@ -43,7 +44,7 @@ def test_a_new_version_replaces_the_old_without_one_failed_request(
     def ask() -> list[tuple[int, float]]:
         seen: list[tuple[int, float]] = []
         while not stop.is_set():
-            response = server.predictions.Predict(request, timeout=20)
+            response = server.predictions.Predict(request, timeout=patient(20))
             answer = (response.model_spec.version.value, response.outputs["y"].float_val[0])
             if not seen or seen[-1] != answer:
                 seen.append(answer)

@@ -19,6 +19,7 @@ from local.home import HOST
 from pipelines.config import Settings
 from pipelines.errors import FerryError
 from pipelines.online.client import FerryClient
+from pipelines.patience import patient
 from pipelines.release.audit import audit
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.restore import reconcile
@@ -106,11 +107,13 @@ class World:
         """Make a step in a process; returns its exit code, side effects and error."""
         process, log, channel = self.spawn(step, trip)
         if while_paused:
-            assert channel.poll(_SECONDS), f"{step} never came to {trip}: {log.read_text()}"
+            assert channel.poll(patient(_SECONDS)), (
+                f"{step} never came to {trip}: {log.read_text()}"
+            )
             channel.recv()
             while_paused()
             channel.send("go on")
-        process.join(_SECONDS)
+        process.join(patient(_SECONDS))
         assert process.exitcode is not None, f"{step} hangs; it did:\n{log.read_text()}"
         error = log.with_suffix(".error")
         message = error.read_text(encoding="utf-8") if error.exists() else None
