@@ -26,6 +26,9 @@ _LISTPACK_HEADER = 11
 _DICT_BYTES = 96
 _DICT_ENTRY = 24
 _STRING_HEADER = 6
+#: What is left of a chunk that glibc gives out again, and is too small to be one of its own, stays
+#: with it. In a table of few rows each may get such a chunk; free ones of one size are not many.
+_UNSPLIT_BYTES, _MOST_REUSED = 16, 64
 #: Of a row's mean payload, what is taken for the id where values differ in length.
 _SHORT_ID = 4
 
@@ -75,7 +78,8 @@ def estimate(meta: TableMeta, key_bytes: int, encoding: Encoding, rounded: Round
             listpack = encoding.is_listpack(meta, rows)
             size = (_listpack if listpack else _hashtable)(meta, rows, rounded)
             total += share * (size + _KEY_BYTES + rounded(key_bytes + _STRING_HEADER))
-    return math.ceil(total * meta.buckets * _MARGIN)
+    reused = _UNSPLIT_BYTES * min(meta.rows, _MOST_REUSED)
+    return math.ceil(total * meta.buckets * _MARGIN) + reused
 
 
 def _bucket_rows(rows: int, buckets: int) -> Iterator[tuple[int, float]]:
