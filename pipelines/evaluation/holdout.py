@@ -40,15 +40,45 @@ def mark_holdout(
     Args:
         events: user_id, item_id, rating, timestamp; distinct, all before the end of `run_date`.
     """
-    start = calendar.end_of(run_date - timedelta(days=config.holdout_days))
     bounds = events.groupBy(USER_ID).agg(
         sf.min(TIMESTAMP).alias("first"), sf.max(TIMESTAMP).alias("last")
     )
+    holdout = choose_holdout(bounds, config, run_date, calendar)
+    first = sf.min(TIMESTAMP).over(Window.partitionBy(USER_ID))
+    return mark_by(events, holdout, run_date, calendar, first), holdout
+
+
+def choose_holdout(
+    bounds: DataFrame, config: EvaluationConfig, run_date: date, calendar: DayCalendar
+) -> Holdout:
+    """Return the rule for users with these timestamps of their ``first`` and ``last`` events."""
+    start = _start(config.holdout_days, run_date, calendar)
     users = bounds.where((sf.col("first") < _instant(start)) & (sf.col("last") >= _instant(start)))
     if users.count() >= config.min_holdout_users:
-        return _last_days(events, start), Holdout("last_days", days=config.holdout_days)
-    fraction = config.holdout_fraction
-    return _last_fraction(events, fraction), Holdout("last_fraction", fraction=fraction)
+        return Holdout("last_days", days=config.holdout_days)
+    return Holdout("last_fraction", fraction=config.holdout_fraction)
+
+
+def mark_by(
+    events: DataFrame, holdout: Holdout, run_date: date, calendar: DayCalendar, first: Column
+) -> DataFrame:
+    """Return the events with ``is_holdout`` by a rule; `first` is the time of a user's first event.
+
+    By days, events of some days can be marked alone, if `first` is of all days.
+    """
+    if holdout.days is not None:
+        return _last_days(events, _start(holdout.days, run_date, calendar), first)
+    if holdout.fraction is None:
+        raise ValueError("the holdout has neither days nor a fraction")
+    return events.withColumn(IS_HOLDOUT, _is_last(Window.partitionBy(USER_ID), holdout.fraction))
+
+
+def last_unmarked_day(holdout: Holdout, run_date: date) -> date | None:
+    """Return the last of the days whose events are all trained on, in this run and in later ones.
+
+    None: an event of any day may be held out.
+    """
+    return run_date - timedelta(days=2 * holdout.days) if holdout.days is not None else None
 
 
 def mark_validation(
@@ -60,7 +90,7 @@ def mark_validation(
     `holdout.fraction` of what is left. Null where ``is_holdout`` is.
     """
     if holdout.days is not None:
-        start = calendar.end_of(run_date - timedelta(days=2 * holdout.days))
+        start = _start(2 * holdout.days, run_date, calendar)
         is_last = sf.col(TIMESTAMP) >= _instant(start)
         return events.withColumn(IS_VALIDATION, ~sf.col(IS_HOLDOUT) & is_last)
     if holdout.fraction is None:
@@ -75,18 +105,17 @@ def _instant(moment: datetime) -> Column:
     return sf.timestamp_seconds(sf.lit(int(moment.timestamp())))
 
 
-def _last_days(events: DataFrame, start: datetime) -> DataFrame:
-    first = sf.min(TIMESTAMP).over(Window.partitionBy(USER_ID))
+def _start(days: int, run_date: date, calendar: DayCalendar) -> datetime:
+    return calendar.end_of(run_date - timedelta(days=days))
+
+
+def _last_days(events: DataFrame, start: datetime, first: Column) -> DataFrame:
     mark = (
         sf.when(sf.col(TIMESTAMP) < _instant(start), sf.lit(False))
         .when(first < _instant(start), sf.lit(True))
         .otherwise(sf.lit(None).cast("boolean"))
     )
     return events.withColumn(IS_HOLDOUT, mark)
-
-
-def _last_fraction(events: DataFrame, fraction: float) -> DataFrame:
-    return events.withColumn(IS_HOLDOUT, _is_last(Window.partitionBy(USER_ID), fraction))
 
 
 def _is_last(group: WindowSpec, fraction: float) -> Column:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sf
 
 from pipelines.config import PipelineConfig
@@ -14,34 +14,38 @@ from pipelines.data.files import SparkFiles
 from pipelines.data.values import day_of
 from pipelines.errors import DataError, UnfinishedDataError
 from pipelines.evaluation.holdout import Holdout, mark_holdout, mark_validation
-from pipelines.features.history import (
-    AT,
-    IS_POSITIVE,
-    ITEM_GENRE_LIST,
-    with_recent_lists,
-    with_statistics,
+from pipelines.features.incremental import Incremental
+from pipelines.features.kept import LakeNow, lake_now
+from pipelines.features.moments import (
+    ASIDE,
+    EVENT,
+    ITEM,
+    ITEM_SUMS,
+    MOMENT,
+    SAMPLE,
+    USER,
+    event_moments,
+    label,
+    of_items,
+    of_users,
+    queries,
 )
 from pipelines.features.schema import (
-    FEATURES,
     IS_HOLDOUT,
-    IS_VALIDATION,
     ITEM_FEATURES,
-    ITEM_GENRES,
     ITEM_ID,
-    LABEL,
     RATING,
+    SAMPLE_COLUMNS,
     TIMESTAMP,
     USER_FEATURES,
     USER_HISTORY,
     USER_ID,
 )
 from pipelines.lake import Lake, RunPaths
-from pipelines.progress import progress
+from pipelines.progress import Advance, progress
 
-_EVENT = (USER_ID, ITEM_ID, RATING, TIMESTAMP)
-#: What a moment is for; each kind is written apart.
-_MOMENT = "moment"
-_SAMPLE, _ASIDE, _ITEM, _USER = "sample", "aside", "item", "user"
+#: Size of an event in the lake's files, about.
+_BYTES_PER_EVENT = 10
 
 
 def build_features(
@@ -53,12 +57,15 @@ def build_features(
     training_days: int | None = None,
     *,
     catalogue: str | None = None,
+    keep: bool = False,
 ) -> DataSummary:
     """Write what the models of a run train on and serve with; doing it again replaces it.
 
     With `training_days` only events of so many days, the run date among them, are known: to
     samples, statistics and histories alike. `catalogue` is the path of the items as the run's
-    ingest left them; without it the lake's are taken.
+    ingest left them; without it the lake's are taken. With `keep` a run of many events goes on
+    from what earlier ones kept in the lake, and keeps its own
+    (:mod:`pipelines.features.incremental`); nobody else may use the lake meanwhile.
 
     * ``events``: all accepted events before the end of `run_date`, with ``is_holdout`` and
       ``is_validation``
@@ -80,34 +87,60 @@ def build_features(
     files = SparkFiles(spark)
     _require_whole_days(files, lake, run_date)
     work = f"{paths.root}/_work"
-    by_item, by_user = f"{work}/by_item", f"{work}/by_user"
-    end_micros = int(config.data.calendar.end_of(run_date).timestamp()) * 1_000_000
+    lake_name = lake_id(files, lake.ratings)
+    catalogue = catalogue or lake.items
+    now = None
+    if keep and not training_days:
+        now = lake_now(lake, lake_name, config)
+        if not _is_worth_keeping(now, config, run_date):
+            files.delete(lake.features)
+            now = None
+    first_day = run_date - timedelta(days=training_days - 1) if training_days else None
     with progress("features", total=4, unit="steps") as advance:
         files.delete(work)
-        first_day = run_date - timedelta(days=training_days - 1) if training_days else None
-        holdout = _write_inputs(
-            spark, config, lake, paths, run_date, first_day, catalogue or lake.items
-        )
-        lake_name = lake_id(files, lake.ratings)
-        summary = _summarize(spark, config, paths, run_date, holdout, lake_name)
-        advance(1, f"{summary.rows:,} events of {summary.users:,} users")
-        _write_item_moments(spark, config, paths, by_item, end_micros)
-        features = spark.read.parquet(f"{by_item}/{_MOMENT}={_ITEM}")
-        features.select(ITEM_ID, *ITEM_FEATURES).write.mode("overwrite").parquet(
-            paths.item_features
-        )
-        advance(1, "item features")
-        _write_user_moments(spark, config, by_item, by_user, end_micros)
-        features = spark.read.parquet(f"{by_user}/{_MOMENT}={_USER}")
-        features.select(USER_ID, *USER_FEATURES, USER_HISTORY).write.mode("overwrite").parquet(
-            paths.user_features
-        )
-        advance(1, "user features and samples")
-        files.replace(f"{by_user}/{_MOMENT}={_SAMPLE}", paths.samples)
+        if now:
+            incremental = Incremental(spark, config, lake, paths, run_date, now, work)
+            summary = incremental.build(catalogue, advance)
+        else:
+            holdout = _write_inputs(spark, config, lake, paths, run_date, first_day, catalogue)
+            summary = _summarize(spark, config, paths, run_date, holdout, lake_name)
+            advance(1, f"{summary.rows:,} events of {summary.users:,} users")
+            _write_features(spark, config, paths, run_date, work, advance)
         files.delete(work)
         summary.save(paths.data_summary)
         advance(1)
     return summary
+
+
+def _is_worth_keeping(now: LakeNow, config: PipelineConfig, run_date: date) -> bool:
+    """Whether there are so many events that going on from the day before is cheaper."""
+    days = now.since(None, run_date)
+    events = sum(now.days[day].size for day in days) / _BYTES_PER_EVENT
+    return bool(days) and events >= config.features.incremental_from
+
+
+def _write_features(
+    spark: SparkSession,
+    config: PipelineConfig,
+    paths: RunPaths,
+    run_date: date,
+    work: str,
+    advance: Advance,
+) -> None:
+    """Write samples and features of the run's events, all computed from nothing."""
+    end = int(config.data.calendar.end_of(run_date).timestamp()) * 1_000_000
+    by_item, by_user = f"{work}/by_item", f"{work}/by_user"
+    _write_item_moments(spark, config, paths, by_item, end)
+    features = spark.read.parquet(f"{by_item}/{MOMENT}={ITEM}")
+    features.select(ITEM_ID, *ITEM_FEATURES).write.mode("overwrite").parquet(paths.item_features)
+    advance(1, "item features")
+    _write_user_moments(spark, config, by_item, by_user, end)
+    features = spark.read.parquet(f"{by_user}/{MOMENT}={USER}")
+    features.select(USER_ID, *USER_FEATURES, USER_HISTORY).write.mode("overwrite").parquet(
+        paths.user_features
+    )
+    advance(1, "user features and samples")
+    SparkFiles(spark).replace(f"{by_user}/{MOMENT}={SAMPLE}", paths.samples)
 
 
 def _require_whole_days(files: SparkFiles, lake: Lake, run_date: date) -> None:
@@ -138,7 +171,7 @@ def _write_inputs(
     events = (
         read_days(spark, lake.ratings, event_schema(config.data))
         .where(is_known)
-        .select(*_EVENT)
+        .select(*EVENT)
         .persist()
     )
     try:
@@ -160,10 +193,6 @@ def _in_order() -> tuple[str, ...]:
     return (USER_ID, TIMESTAMP, ITEM_ID, RATING)
 
 
-def _label(config: PipelineConfig) -> Column:
-    return (sf.col(RATING) >= config.data.positive_rating).cast("double")
-
-
 def _summarize(
     spark: SparkSession,
     config: PipelineConfig,
@@ -181,7 +210,7 @@ def _summarize(
             sf.count_distinct(ITEM_ID).alias("items"),
             day_of(sf.min(TIMESTAMP), config.data.time_zone).alias("first_day"),
             day_of(sf.max(TIMESTAMP), config.data.time_zone).alias("last_day"),
-            sf.sum(_label(config)).cast("bigint").alias("positives"),
+            sf.sum(label(config)).cast("bigint").alias("positives"),
             sf.count_if(is_holdout).alias("holdout_rows"),
             sf.count_distinct(sf.when(is_holdout, sf.col(USER_ID))).alias("holdout_users"),
             sf.count_if(is_holdout.isNull()).alias("set_aside_rows"),
@@ -204,47 +233,23 @@ def _write_item_moments(
 ) -> None:
     """Write each event, and each item at the end, with the item's features of that moment."""
     catalogue = spark.read.parquet(paths.items)
-    kind = sf.when(sf.col(IS_HOLDOUT).isNull(), _ASIDE).otherwise(_SAMPLE)
-    events = spark.read.parquet(paths.events).select(
-        *_EVENT,
-        IS_HOLDOUT,
-        IS_VALIDATION,
-        _label(config).alias(LABEL),
-        sf.unix_micros(TIMESTAMP).alias(AT),
-        kind.alias(_MOMENT),
-    )
+    kind = sf.when(sf.col(IS_HOLDOUT).isNull(), ASIDE).otherwise(SAMPLE)
+    events = event_moments(spark.read.parquet(paths.events), config, kind)
     items = catalogue.select(ITEM_ID).union(events.select(ITEM_ID)).distinct()
-    moments = events.unionByName(_queries(items, _ITEM, end_micros), allowMissingColumns=True)
-    genres = sf.col("genres")
-    known = catalogue.select(
-        ITEM_ID,
-        "release_year",
-        *(sf.get(genres, i).alias(name) for i, name in enumerate(ITEM_GENRES)),
-        genres.alias(ITEM_GENRE_LIST),
-    )
-    rated = with_statistics(moments, ITEM_ID, {RATING: "item_rating"})
-    _write_moments(rated.join(known, ITEM_ID, "left"), target)
+    moments = events.unionByName(queries(items, ITEM, end_micros), allowMissingColumns=True)
+    _write_moments(of_items(moments, catalogue).drop(*ITEM_SUMS), target)
 
 
 def _write_user_moments(
     spark: SparkSession, config: PipelineConfig, by_item: str, target: str, end_micros: int
 ) -> None:
     """Write each event, and each user at the end, with the user's features of that moment."""
-    events = spark.read.parquet(by_item).where(sf.col(_MOMENT) != _ITEM)
+    events = spark.read.parquet(by_item).where(sf.col(MOMENT) != ITEM)
     users = events.select(USER_ID).distinct()
-    moments = events.unionByName(_queries(users, _USER, end_micros), allowMissingColumns=True)
-    moments = moments.withColumn(IS_POSITIVE, sf.col(LABEL) == 1.0)
-    rated = with_statistics(
-        moments, USER_ID, {RATING: "user_rating", "release_year": "user_release_year"}
-    )
-    listed = with_recent_lists(rated, config.features.history_length)
-    marks = (LABEL, IS_HOLDOUT, IS_VALIDATION)
-    _write_moments(listed.select(*_EVENT, *marks, *FEATURES, USER_HISTORY, _MOMENT), target)
-
-
-def _queries(ids: DataFrame, kind: str, at: int) -> DataFrame:
-    return ids.withColumns({AT: sf.lit(at).cast("bigint"), _MOMENT: sf.lit(kind)})
+    moments = events.unionByName(queries(users, USER, end_micros), allowMissingColumns=True)
+    listed = of_users(moments, config, resumable=False)
+    _write_moments(listed.select(*SAMPLE_COLUMNS, MOMENT), target)
 
 
 def _write_moments(moments: DataFrame, target: str) -> None:
-    moments.write.partitionBy(_MOMENT).mode("overwrite").parquet(target)
+    moments.write.partitionBy(MOMENT).mode("overwrite").parquet(target)

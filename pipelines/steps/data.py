@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import PipelineConfig, Settings, load_pipeline_config
-from pipelines.errors import NoDataError, NothingToDoError, ServiceError
+from pipelines.errors import IdleDayError, NoDataError, NothingToDoError, ServiceError
 from pipelines.models.base import BuildInputs
 from pipelines.online.leases import Lease
 from pipelines.patience import Patience
@@ -18,6 +18,7 @@ from pipelines.release.gating import judge_data
 from pipelines.release.tables import PreparedTables, prepare_tables
 from pipelines.run import RunPlan
 from pipelines.spark import size_shuffles, stored_bytes
+from pipelines.steps import unchanged
 from pipelines.steps.run_folder import reopen
 from pipelines.work_time import timed
 
@@ -74,7 +75,10 @@ def lake_to_itself(settings: Settings, owner: str) -> Iterator[None]:
 def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     """Bring the run date's data into the lake, and the catalogue of that moment into the run.
 
+    Then it is decided which units have something new (:mod:`pipelines.steps.unchanged`).
+
     Raises:
+        NoDataError: the day has no data, and is not passed over as an idle one.
         NothingToDoError: in a backfill, the day has no data.
     """
     from pipelines.data.ingest import ingest
@@ -83,14 +87,22 @@ def ingest_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> None:
     config = load_pipeline_config(settings.config)
     paths = settings.lake.run(plan.version)
     reopen(paths)
-    Path(paths.features_done).unlink(missing_ok=True)
+    for earlier in (paths.features_done, paths.inputs):
+        Path(earlier).unlink(missing_ok=True)
     try:
         with _lake(settings, config, plan):
             if config.data.events.is_landed and (days := go_on(settings.lake, plan.run_date)):
                 log.info("the synthetic data set goes on: %s days more", days)
-            summary = ingest(spark, config.data, settings.lake, plan.run_date)
+            try:
+                summary = ingest(spark, config.data, settings.lake, plan.run_date)
+            except IdleDayError as error:
+                if plan.run_type == "backfill":
+                    raise
+                unchanged.decide_idle(settings, config, plan, error)
+                return
             # Another day's ingest replaces the lake's, maybe before this run's features read it.
             spark.read.parquet(settings.lake.items).write.mode("overwrite").parquet(paths.catalogue)
+            unchanged.decide(settings, config, plan)
     except NoDataError as error:
         if plan.run_type != "backfill":
             raise
@@ -121,7 +133,9 @@ def features_step(spark: SparkSession, settings: Settings, plan: RunPlan) -> Non
             plan.run_date,
             plan.training_days,
             catalogue=paths.catalogue,
+            keep=True,
         )
+        unchanged.note_data(settings, config, plan)
     inputs = BuildInputs(plan.run_date, paths, config, Path(paths.unit("features")))
     judge_data(spark, inputs)
     prepare(config, feature_tables(spark, inputs), Path(paths.feature_tables))
@@ -133,6 +147,8 @@ def features_at_once(spark: SparkSession, settings: Settings, plan: RunPlan) -> 
     What fails here fails again in the task of the features, which says so.
     """
     if stored_bytes(settings.lake.ratings) > _SMALL_BYTES:
+        return
+    if unchanged.reason_to_skip(settings, plan, None):
         return
     try:
         features_step(spark, settings, plan)

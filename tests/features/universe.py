@@ -53,13 +53,13 @@ def moved_items(items: Catalogue, number: int) -> Catalogue:
 
 
 def configuration(**changes: Any) -> PipelineConfig:
-    """A configuration with changes to its sections `data` and `evaluation`."""
+    """A configuration with changes to its sections `data`, `evaluation` and `features`."""
     data = {"events": {"path": "e"}, "items": {"path": "i"}} | changes.get("data", {})
     return PipelineConfig.model_validate(
         {
             "data": data,
             "evaluation": changes.get("evaluation", {}),
-            "features": {"history_length": HISTORY},
+            "features": {"history_length": HISTORY} | changes.get("features", {}),
         }
     )
 
@@ -77,6 +77,11 @@ def write_lake(
     timed.withColumn("dt", sf.to_date("timestamp")).repartition(1).write.partitionBy("dt").mode(
         "overwrite"
     ).parquet(lake.ratings)
+    write_items(spark, lake, config, items)
+
+
+def write_items(spark: SparkSession, lake: Lake, config: PipelineConfig, items: Catalogue) -> None:
+    """Put the catalogue where ingest would."""
     catalogue = [(i, f"Title {i}", list(c.genres), c.release_year) for i, c in items.items()]
     spark.createDataFrame(catalogue, item_schema(config.data)).coalesce(1).write.mode(
         "overwrite"
