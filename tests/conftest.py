@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 from xdist.scheduler.loadfile import LoadFileScheduling
+
+from pipelines.capacity import Machine
 
 pytest_plugins = ["tests.services", "tests.contexts"]
 
@@ -37,14 +40,63 @@ _LONGEST = (
 )
 
 
+#: Fixtures that start a program; nor does `--quick` take the tests of these files, which start one
+#: themselves or import what takes seconds.
+_PROGRAMS = frozenset(
+    ("spark", "redis_server", "mortal_redis", "s3_server", "model_server_session", "served")
+)
+_NOT_QUICK = (
+    "tests/airflow",
+    "tests/dags",
+    "tests/docker/test_scripts.py",
+    "tests/local/model_server",
+    "tests/local/test_processes.py",
+    "tests/local/test_run.py",
+    "tests/local/test_setup.py",
+    "tests/local/test_stack.py",
+    "tests/models",
+    "tests/operating",
+    "tests/plugins",
+    "tests/release/cli",
+    "tests/release/faults",
+    "tests/test_daily_run.py",
+    "tests/test_spark_archive.py",
+)
+#: What a worker with a Spark, a TensorFlow and the programs of its tests takes.
+_WORKER_BYTES = 4 << 30
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make quick`."""
+    parser.addoption("--quick", action="store_true", help="only what starts no program")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Don't import what a quick run leaves out anyway."""
+    if not config.getoption("--quick"):
+        return None
+    path = collection_path.relative_to(config.rootpath).as_posix()
+    return True if path.startswith(_NOT_QUICK) else None
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many workers this machine has cores and memory for."""
+    machine = Machine.here()
+    return max(1, min(machine.cores, machine.memory // _WORKER_BYTES))
+
+
 def _scope(nodeid: str) -> str:
     """Return what a worker takes as a whole: a file, or the folder whose tests share an Airflow."""
     file = nodeid.partition("::")[0]
     return "tests/operating" if file.startswith("tests/operating/") else file
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest; leave out what starts a program, if that is asked for."""
+    if config.getoption("--quick"):
+        slow = [i for i in items if not _PROGRAMS.isdisjoint(getattr(i, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     order = {name: place for place, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(_scope(item.nodeid), len(order)))
 
