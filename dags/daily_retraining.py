@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.sdk import (
@@ -29,12 +29,16 @@ from ferry_tasks import (
     heavy_slots,
     nothing_to_do,
     release_asset,
+    skip_if_unchanged,
     skip_unless_planned,
 )
 
 from pipelines.airflow.timetable import DataDayTimetable
 from pipelines.errors import ReleaseError
 from pipelines.models_config import RANKERS, Unit
+
+if TYPE_CHECKING:
+    from pipelines.release.outcome import RunSummary
 
 DOC = """
 ### Daily retraining
@@ -60,6 +64,9 @@ beside the live one, where no reader looks; `activate` compares its answers with
 moves one pointer, compares again and goes back by itself if they differ. A failed task leaves live
 what was live.
 
+**Nothing is trained twice from the same.** A unit whose data, settings and code are those of its
+live version is left as it is; the log of its `activate` says so.
+
 **The units do not depend on each other**: if one fails, the others still go live and the run
 ends red in `finish`, which names the failed ones and what is live instead.
 
@@ -71,7 +78,8 @@ ends red in `finish`, which names the failed ones and what is live instead.
   version, something newer is live, the version was rolled back, or somebody rejected it. What was
   live is live.
 * *`approve` waits.* Somebody asked for it in the form: answer on its page under *Required actions*.
-* *Everything after `ingest` is skipped.* A backfill came to a day without data.
+* *Everything after `ingest` is skipped.* A backfill came to a day without data, or nothing is new
+  since what is live: the last line of each `activate` says since which version.
 * *The run was killed.* Clear the red task. A switch that was half-way is completed or undone by
   `activate`, by the next run, or by `ferry reconcile`.
 * *What went live is bad.* The DAG `rollback`, or `ferry rollback UNIT --reason "…"`.
@@ -92,6 +100,7 @@ ends red in `finish`, which names the failed ones and what is live instead.
 * `approval`: each unit waits for a person between `stage` and `activate`; nobody is asked in a
   backfill. Without an answer in time, `operations.approval_default` decides.
 * `training_days`: read only so many days before the end of the run date.
+* `train_again`: train also units that nothing is new for.
 * `note`: why; it stands in the report.
 
 **A backfill** (`airflow backfill create`, or the UI) builds, judges and records every day from the
@@ -131,6 +140,7 @@ def plan_run() -> dict[str, Any]:
             training_days=params["training_days"],
             partial_day=params["partial_day"],
             note=params["note"] or "",
+            train_again=params["train_again"],
             clear_number=dag_run.clear_number or 0,
         )
     return plan.model_dump(mode="json")
@@ -140,6 +150,7 @@ def plan_run() -> dict[str, Any]:
 def build_keras(unit: Unit, plan: dict[str, Any]) -> None:
     """Build a unit that needs no Spark."""
     skip_unless_planned(plan, unit)
+    skip_if_unchanged(plan, unit)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with ferry_task() as settings:
         from pipelines.models import registry
@@ -158,6 +169,7 @@ def activate(unit: Unit, plan: dict[str, Any]) -> dict[str, Any]:
     skip_unless_planned(plan, unit)
     if reason := nothing_to_do(context):
         raise AirflowSkipException(reason)
+    skip_if_unchanged(plan, unit)
     with ferry_task() as settings:
         from pipelines.run import RunPlan
         from pipelines.steps import units
@@ -196,7 +208,7 @@ def _ended_tasks(context: Any) -> list[dict[str, Any]]:
     on_failure_callback=FerryNotifier(),
 )
 def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
-    """Write the summary, tell of refusals, and fail if a unit or any task of the run failed."""
+    """Write the summary, tell of refusals and idle days, and fail if a unit or a task failed."""
     context = get_current_context()
     if plan is None:
         raise AirflowFailException("the run was not planned: see the error of task plan")
@@ -217,7 +229,16 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
         raise AirflowFailException(f"no unit failed, but these tasks did: {', '.join(failed)}")
     if plan["run_type"] != "backfill" and (refused := summary.refusals()):
         tell(f"{dag_run.dag_id}: not live", "\n".join(refused), dag_run.dag_id, dag_run.run_id)
+    if summary.idle:
+        tell(f"{dag_run.dag_id}: nothing new", _idle(summary), dag_run.dag_id, dag_run.run_id)
     return summary.model_dump(mode="json")
+
+
+def _idle(summary: RunSummary) -> str:
+    return (
+        f"{summary.idle}. What is live has all of the data, so nothing was trained. If the day "
+        "should have events, look at their source: a broken one looks the same"
+    )
 
 
 @dag(
@@ -289,6 +310,11 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
             type=["null", "integer"],
             minimum=1,
             description="Read only so many days before the end of the run date. Empty: all.",
+        ),
+        "train_again": Param(
+            False,
+            type="boolean",
+            description="Train also units that nothing is new for since what is live of them.",
         ),
         "note": Param(
             None,

@@ -7,7 +7,13 @@ from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from ferry_tasks import PLAN_TASK, ferry_task, nothing_to_do, skip_unless_planned
+from ferry_tasks import (
+    PLAN_TASK,
+    ferry_task,
+    nothing_to_do,
+    skip_if_unchanged,
+    skip_unless_planned,
+)
 
 from pipelines.config import OperationsConfig
 from pipelines.errors import FerryError
@@ -41,6 +47,7 @@ class ReleaseApproval(HITLOperator):
         skip_unless_planned(plan, self.unit)
         if reason := nothing_to_do(context):
             raise AirflowSkipException(reason)
+        skip_if_unchanged(plan, self.unit)
         if not context["params"]["approval"]:
             raise AirflowSkipException("the run was started without asking for approval")
         if plan["run_type"] == "backfill":

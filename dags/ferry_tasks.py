@@ -102,6 +102,8 @@ class FerrySparkOperator(SparkSubmitOperator):
         skip_unless_planned(plan, self.unit)
         if reason := nothing_to_do(context):
             raise AirflowSkipException(reason)
+        if self.step != "ingest":
+            skip_if_unchanged(plan, self.unit)
         if self.step == "stage" and self.unit and _staged_here(plan, self.unit):
             return
         if self.step == "features" and _computed_already(plan):
@@ -143,6 +145,17 @@ def skip_unless_planned(plan: dict[str, Any], unit: Unit | None) -> None:
     """Skip a unit's task in a run that does not build the unit."""
     if unit is not None and unit not in plan["units"]:
         raise AirflowSkipException(f"{unit} is none of this run's units")
+
+
+def skip_if_unchanged(plan: dict[str, Any], unit: Unit | None) -> None:
+    """Skip a unit's task, or one of the whole run, that has nothing new to work on."""
+    with ferry_task() as settings:
+        from pipelines.run import RunPlan
+        from pipelines.steps import unchanged
+
+        reason = unchanged.reason_to_skip(settings, RunPlan.model_validate(plan), unit)
+    if reason:
+        raise AirflowSkipException(reason)
 
 
 def nothing_to_do(context: Any) -> str | None:

@@ -22,7 +22,7 @@ from local.task_log import error_of
 from pipelines.lake import Lake
 from pipelines.work_time import seconds_at_work, work_times
 
-_OUTCOME_COLOURS = {"live": "green", "failed": "bold red"}
+_OUTCOME_COLOURS = {"live": "green", "unchanged": "green", "failed": "bold red"}
 
 
 def print_report(console: Console, home: Home, run: DagRun, seconds: float) -> None:
@@ -129,16 +129,20 @@ def _ferry_command() -> str:
 
 
 def _examples(home: Home, version: int | None) -> tuple[str, list[str]] | None:
-    """Return a user and three items of the run's own data."""
+    """Return a user and three items of the run's own data, or of the lake's if it made none."""
     if version is None:
         return None
     import pyarrow.dataset as ds
 
-    paths = Lake(str(home.lake)).run(version)
-    if not (Path(paths.events).exists() and Path(paths.items).exists()):
+    lake = Lake(str(home.lake))
+    paths = lake.run(version)
+    for events, catalogue in ((paths.events, paths.items), (lake.ratings, lake.items)):
+        if Path(events).exists() and Path(catalogue).exists():
+            break
+    else:
         return None
-    users = _first(ds.dataset(paths.events), "user_id", 1)
-    items = _first(ds.dataset(paths.items), "item_id", 3)
+    users = _first(ds.dataset(events), "user_id", 1)
+    items = _first(ds.dataset(catalogue), "item_id", 3)
     return (users[0], items) if users and items else None
 
 

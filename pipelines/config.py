@@ -302,6 +302,8 @@ class OperationsConfig(Section):
     #: So many tasks that train or compute features run at the same time, over all runs; None: as
     #: many as fit the machine.
     heavy_tasks: int | None = Field(None, ge=1, le=32)
+    #: Leave live what a run has nothing new for, instead of training it again.
+    skip_unchanged: bool = True
     #: Who is told of failures, refusals, missed deadlines and stale data; nobody without.
     notify: tuple[NotifierConfig, ...] = Field(())
 

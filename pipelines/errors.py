@@ -25,6 +25,10 @@ class NoDataError(DataError):
     """There is nothing to build from on that day. A backfill goes past it."""
 
 
+class IdleDayError(NoDataError):
+    """The source has nothing of that day, nor anything new of other days: maybe there was none."""
+
+
 class OtherSourceError(DataError):
     """The lake was made from another source: its rows and these must not mix."""
 

@@ -57,6 +57,11 @@ class RunPaths:
         return f"{self.root}/features-done"
 
     @property
+    def inputs(self) -> str:
+        """What enters this run's versions, and what has nothing new, as one JSON file."""
+        return f"{self.root}/inputs.json"
+
+    @property
     def ingest_summary(self) -> str:
         """Row counts of ingest, as one JSON file."""
         return f"{self.root}/ingest.json"

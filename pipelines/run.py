@@ -40,6 +40,8 @@ class RunPlan(BaseModel):
     note: str = ""
     #: Only events of so many days up to the run date are read; None: all.
     training_days: int | None = None
+    #: Whether units are trained also if nothing is new for them.
+    train_again: bool = False
 
 
 def resolve_run_date(

@@ -22,7 +22,7 @@ from pipelines.data.source import first_line, read_source
 from pipelines.data.tally import HASH, SCOPE, Tally, tally_rows
 from pipelines.data.validate import validate
 from pipelines.data.values import day_of
-from pipelines.errors import DataError, NoDataError
+from pipelines.errors import DataError, IdleDayError, NoDataError
 from pipelines.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -87,13 +87,15 @@ def _unrecognised(
     """Say so if the run date has files, and no day is recognised in their paths.
 
     Raises:
-        NoDataError: it has none.
+        NoDataError: it has none. An IdleDayError, if no other day's are read either.
     """
     if scope.only is not None or scope.run_date in listed:
         return {}
     path = config.events.resolve(lake, scope.run_date.isoformat())
     if not SparkFiles(spark).matches(path):
-        raise NoDataError(f"{path}: no such file or folder")
+        is_idle = scope.file_days(listed) == {scope.run_date}
+        kind = IdleDayError if is_idle else NoDataError
+        raise kind(f"{path}: no such file or folder")
     why = f"days before it are not looked for: no day is recognised in {config.events.path}"
     return {scope.run_date: why}
 

@@ -21,7 +21,7 @@ from pipelines.data.reading import Reading
 from pipelines.data.scope import Scope
 from pipelines.data.tally import Tally
 from pipelines.data.writing import write
-from pipelines.errors import NoDataError, OtherSourceError
+from pipelines.errors import IdleDayError, NoDataError, OtherSourceError
 from pipelines.lake import Lake
 from pipelines.progress import progress
 
@@ -49,7 +49,7 @@ def ingest(
 
     Raises:
         NoDataError: the run date has no files of its own, or no accepted event; then no event is
-            written.
+            written. An IdleDayError, if it has no row at all and no other day has a new one.
         OtherSourceError: the lake was made from another source.
         DataError: a source or a column is missing, or the catalogue is empty.
     """
@@ -63,7 +63,7 @@ def ingest(
         advance(0, f"validating {events_path}")
         with _reading(spark, config, lake, scope, now) as read:
             tally = read.tally
-            _require_events(tally, run_date, events_path)
+            _require_events(tally, run_date, events_path, is_daily=config.events.is_daily)
             _require_like_before(tally, scope, lake, events_path)
             advance(1, f"{tally.input_rows:,} rows; reading {items_path}")
             items = ingest_items(spark, config, items_path, lake.items)
@@ -178,12 +178,15 @@ def reread(
     return Reread(changes=done, kept=sorted(set(days) - done.keys()))
 
 
-def _require_events(tally: Tally, run_date: date, path: str) -> None:
+def _require_events(tally: Tally, run_date: date, path: str, *, is_daily: bool) -> None:
     if run_date in tally.valid:
         return
     bad = {reason.value: n for (day, reason), n in tally.bad.items() if day == run_date}
+    # A history has its rows without a time on every run date: they are not of that day.
+    has_rows = bool(bad) if is_daily else run_date in tally.dated
+    kind = NoDataError if has_rows or tally.valid else IdleDayError
     rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(bad.items()))
-    raise NoDataError(
+    raise kind(
         f"no accepted event on {run_date} in {path}; "
         + (f"the newest is of {tally.newest}" if tally.newest else "nor on any other day")
         + (f"; quarantined: {rejected}" if rejected else "")

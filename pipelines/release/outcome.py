@@ -11,6 +11,7 @@ from pipelines.models.base import Metric
 from pipelines.models_config import Unit
 from pipelines.release.activate import refusal
 from pipelines.release.context import ReleaseContext
+from pipelines.release.inputs import RunInputs
 from pipelines.run import RunPlan
 
 
@@ -20,7 +21,8 @@ class UnitResult(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     unit: str
-    outcome: Literal["live", "refused", "failed"]
+    #: Unchanged: nothing was new for it, so that what is live stayed live.
+    outcome: Literal["live", "refused", "unchanged", "failed"]
     version: int | None
     reason: str
     metrics: dict[str, Metric] = {}
@@ -34,6 +36,8 @@ class RunSummary(BaseModel):
     run_date: date
     version: int
     units: list[UnitResult]
+    #: Why there was nothing to ingest; None: there was.
+    idle: str | None = None
 
     def refusals(self) -> list[str]:
         """Return a line for each unit whose version was refused."""
@@ -41,11 +45,14 @@ class RunSummary(BaseModel):
 
 
 def unit_result(context: ReleaseContext, plan: RunPlan, unit: Unit) -> UnitResult:
-    """Return what became of one unit: live, refused by rule, or failed."""
+    """Return what became of one unit: live, refused by rule, left as it was, or failed."""
     pointer = context.online.pointers.get(unit)
     live = pointer.version if pointer else None
     manifest = context.registry.manifest(unit, plan.version)
     if manifest is None:
+        inputs = RunInputs.of_run(context.settings.lake.run(plan.version))
+        if inputs and (reason := inputs.reason(unit)):
+            return UnitResult(unit=unit, outcome="unchanged", version=live, reason=reason)
         return UnitResult(
             unit=unit, outcome="failed", version=live, reason=f"{plan.version} was not built"
         )

@@ -21,6 +21,7 @@ from pipelines.lake import RunPaths
 from pipelines.models.base import CalibrationBin
 from pipelines.models_config import Unit
 from pipelines.release.context import ReleaseContext
+from pipelines.release.inputs import RunInputs
 from pipelines.release.manifest import Manifest
 from pipelines.release.outcome import UnitResult, unit_result
 from pipelines.release.state import live_version
@@ -88,6 +89,13 @@ class RunContent(BaseModel):
     quarantine: list[QuarantinedRows]
     samples: list[SampleUser]
     tasks: list[TaskTime]
+    #: Why there was nothing to ingest; None: there was.
+    idle: str | None = None
+
+    @property
+    def has_nothing_new(self) -> bool:
+        """Whether all that is live of the run's units was left as it is."""
+        return all(unit.outcome.outcome == "unchanged" for unit in self.units)
 
     @property
     def failed_tasks(self) -> list[str]:
@@ -112,6 +120,7 @@ def gather(
     manifests = {unit: _manifest(context, unit, plan.version) for unit in plan.units}
     built = [manifest for manifest in manifests.values() if manifest]
     paths = context.settings.lake.run(plan.version)
+    inputs = RunInputs.of_run(paths)
     return RunContent(
         run_date=plan.run_date,
         version=plan.version,
@@ -135,6 +144,7 @@ def gather(
             context, plan.units, [sample.user_id for sample in before.samples] if before else []
         ),
         tasks=list(tasks),
+        idle=inputs.idle if inputs else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pipelines.config import Settings, load_pipeline_config
 from pipelines.errors import ReleaseError
 from pipelines.release.context import release_context
+from pipelines.release.inputs import RunInputs
 from pipelines.release.outcome import RunSummary, unit_result
 from pipelines.run import RunPlan
 from pipelines.work_time import timed
@@ -37,8 +38,11 @@ def finish_step(settings: Settings, plan: RunPlan) -> RunSummary:
     config = load_pipeline_config(settings.config)
     with release_context(settings, config.release, plan.run_id) as context:
         units = [unit_result(context, plan, unit) for unit in plan.units]
-    summary = RunSummary(run_date=plan.run_date, version=plan.version, units=units)
-    path = Path(settings.lake.run(plan.version).summary)
+    paths = settings.lake.run(plan.version)
+    inputs = RunInputs.of_run(paths)
+    idle = inputs.idle if inputs else None
+    summary = RunSummary(run_date=plan.run_date, version=plan.version, units=units, idle=idle)
+    path = Path(paths.summary)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(summary.model_dump_json(indent=2), encoding="utf-8")
     return summary

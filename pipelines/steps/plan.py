@@ -25,6 +25,7 @@ def plan_run(
     training_days: int | None = None,
     partial_day: bool = False,
     note: str = "",
+    train_again: bool = False,
     clear_number: int = 0,
 ) -> RunPlan:
     """Check configuration and services, and reserve this run's version.
@@ -60,6 +61,7 @@ def plan_run(
         training_days=training_days,
         partial_day=partial_day,
         note=note,
+        train_again=train_again,
     )
     remove_old_runs(Path(settings.lake.runs), keep=plan.version)
     return plan

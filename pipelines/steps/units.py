@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipelines.config import Settings, load_pipeline_config
 from pipelines.models import registry as models
@@ -17,6 +17,7 @@ from pipelines.models_config import Unit
 from pipelines.release.activate import Activation, activate, refusal
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, judge_build
+from pipelines.release.inputs import INPUTS
 from pipelines.release.manifest import Manifest
 from pipelines.release.publish import publish
 from pipelines.release.retention import build_lease
@@ -30,6 +31,7 @@ from pipelines.run import RunPlan
 from pipelines.spark import size_shuffles
 from pipelines.steps.data import prepare
 from pipelines.steps.run_folder import reopen
+from pipelines.steps.unchanged import inputs_to_seal
 from pipelines.work_time import timed
 
 if TYPE_CHECKING:
@@ -74,10 +76,12 @@ def build_step(spark: SparkSession | None, settings: Settings, plan: RunPlan, un
         if spark is not None:
             # All of it is on disk now: what the build cached would only take room from the gates.
             spark.catalog.clearCache()
-        data = {
+        data: dict[str, Any] = {
             "ingest": json.loads(Path(paths.ingest_summary).read_text(encoding="utf-8")),
             "training": json.loads(Path(paths.data_summary).read_text(encoding="utf-8")),
         }
+        if entered := inputs_to_seal(paths, config, unit):
+            data[INPUTS] = entered
         judged = judge_build(context, spark, Candidate(unit, inputs, built, prepared))
         registry, gates, champion = context.registry, judged.gates, judged.champion
         manifest = publish(

@@ -143,6 +143,8 @@ def test_the_form_names_units_and_bounds(daily: dict[str, Any]) -> None:
     assert params["note"]["maxLength"] == 500
     assert defaults["approval"] is False
     assert defaults["partial_day"] is False
+    assert params["train_again"]["type"] == "boolean"
+    assert defaults["train_again"] is False
 
 
 def test_an_approval_ends_by_itself(daily: dict[str, Any]) -> None:

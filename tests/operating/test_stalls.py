@@ -90,7 +90,13 @@ def stall_during(dags: Dags, run_id: str, task_id: str, ferry: Installation, *wh
 
 
 def test_a_run_outlasts_a_stall_of_whatever_it_needs(ferry: Installation) -> None:
-    conf = {"run_date": LAST.isoformat(), "units": ["recs"], "training_days": TRAINING_DAYS}
+    conf = {
+        "run_date": LAST.isoformat(),
+        "units": ["recs"],
+        "training_days": TRAINING_DAYS,
+        # From the same data another test may have something live.
+        "train_again": True,
+    }
     with ferry.airflow(without=_OVERRIDES) as dags:
         run_id = dags.trigger(DAG, conf)
         # A task whose scheduler or worker is at fault is reset or killed, one whose service is

@@ -21,6 +21,7 @@ from pipelines.models.stored import EVALUATION
 from pipelines.models_config import Unit
 from pipelines.release.context import ReleaseContext, release_context
 from pipelines.release.gating import Candidate, Judgement, judge_build, judge_data
+from pipelines.release.inputs import RunInputs, settings_inputs
 from pipelines.release.manifest import Manifest
 from pipelines.release.tables import PreparedTables
 from pipelines.run import RunPlan, make_version
@@ -47,6 +48,7 @@ SMALL: dict[str, Any] = {
         "hidden": [16],
     },
 }
+READ = {"the events": "as they are"}
 INGESTED = IngestSummary(
     run_date=DAY,
     events_path="e",
@@ -109,6 +111,8 @@ class Runs:
         self.settings.config.write_text(config.model_dump_json())
         inputs = BuildInputs(DAY, paths, config, Path(paths.unit("features")))
         judge_data(self.spark, inputs)
+        settings = {unit: settings_inputs(config, unit)}
+        RunInputs(data=READ, settings=settings, unchanged={}).save(paths.inputs)
         if models.feature_tables(unit):
             inputs.workdir.mkdir(parents=True)
             prepare(config, feature_tables(self.spark, inputs), Path(paths.feature_tables))
@@ -176,6 +180,8 @@ def test_the_champion_is_what_is_live_measured_again_on_the_same_holdout(
     assert kind == "not_compared"
     assert "first release" in reason
     assert {gate.group for gate in first.gates} >= {"data", "model"}
+    assert READ.items() <= first.data["inputs"].items()
+    assert first.data["inputs"].keys() >= {"the settings", "the code"}
     kept = first.files_below(EVALUATION)
     assert kept
     assert not [e.name for e in kept if "_SUCCESS" in e.name or "/." in e.name]
