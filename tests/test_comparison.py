@@ -39,7 +39,7 @@ SUMMARY = DataSummary(
 
 def result(model: str, kind: Kind = "scores", **values: float) -> ModelResult:
     metrics = {
-        "auc": Metric(value=values["auc"], baselines={"user_item_mean": 0.78}),
+        "auc": Metric(value=values["auc"], baselines={"constant": 0.5, "user_item_mean": 0.78}),
         "log_loss": Metric(value=values.get("log_loss", 0.5), higher_is_better=False),
     }
     return ModelResult(kind=kind, unit="din", model=model, metrics=metrics, seconds=1.0)
@@ -59,7 +59,7 @@ FAILED = ModelResult(kind="scores", unit="din", model="broken", seconds=1.0, err
             "as good as a, and better by log_loss",
         ),
         ([result("a", auc=0.78), result("b", auc=0.7)], None, "no model beats its baselines"),
-        ([FAILED, result("a", auc=0.79)], "a", "auc 0.79 (user_item_mean 0.78)"),
+        ([FAILED, result("a", auc=0.79)], "a", "auc 0.79 (constant 0.5, user_item_mean 0.78)"),
         ([FAILED], None, "no model was measured"),
     ],
 )
