@@ -23,12 +23,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import cache_from_source
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
-from rich.table import Table
+
+from pipelines.cli_output import aligned
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FAULTS_FILE = Path(__file__).with_name("faults.toml")
@@ -196,13 +196,9 @@ def main(
     if unknown := set(names or ()) - {fault.name for fault in faults}:
         raise typer.BadParameter(f"no such fault: {', '.join(sorted(unknown))}")
     # Who names a slow one wants it.
-    chosen = [f for f in faults if (f.name in names if names else slow or not f.slow)]
-    # As wide as the content, also when the output is no terminal.
-    console = Console(soft_wrap=True, highlight=False)
+    chosen = [f for f in faults if (f.name in names if names else slow or list_only or not f.slow)]
     if list_only:
-        console.print(
-            _table(["fault", "file", "what it would do"], [[f.name, f.file, f.why] for f in chosen])
-        )
+        _print([["fault", "file", "why it matters"], *([f.name, f.file, f.why] for f in chosen)])
         return
     outcomes: list[Outcome] = []
     with Checkout.copied(root) as checkout:
@@ -218,7 +214,7 @@ def main(
             if json_file:
                 json_file.write_text(_as_json(outcomes), encoding="utf-8")
     rows = [[o.fault, o.file, o.noticed_by or _missed(o), f"{o.seconds:.0f}"] for o in outcomes]
-    console.print(_table(["fault", "file", "noticed by", "seconds"], rows))
+    _print([["fault", "file", "noticed by", "seconds"], *rows])
     noticed = sum(outcome.noticed_by is not None for outcome in outcomes)
     typer.echo(f"{noticed} of {len(outcomes)} faults were noticed")
     if noticed < len(outcomes):
@@ -237,11 +233,9 @@ def _as_json(outcomes: Sequence[Outcome]) -> str:
     return json.dumps([outcome.model_dump() for outcome in outcomes], indent=2) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    table = Table(*head)
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _print(rows: Sequence[Sequence[str]]) -> None:
+    for line in aligned(rows):
+        typer.echo(line)
 
 
 if __name__ == "__main__":
