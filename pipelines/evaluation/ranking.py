@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from pyspark.ml.evaluation import RankingEvaluator
 from pyspark.sql import functions as sf
 
@@ -14,6 +15,7 @@ from pipelines.evaluation.scores import require_finite
 from pipelines.models.interactions import seen_items
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
 NDCG = "ndcg_at_10"
@@ -77,7 +79,7 @@ def ranking_metrics(lists: DataFrame, relevant: DataFrame) -> dict[str, float]:
 
 
 def exposure_metrics(
-    lists: DataFrame, popularity: DataFrame, catalogue_size: int, users: int
+    listed: NDArray[np.int64], popularity: NDArray[np.int64], users: int
 ) -> dict[str, float]:
     """Return what of the catalogue the lists show: coverage, top_share and novelty.
 
@@ -87,35 +89,20 @@ def exposure_metrics(
     item (Zhou et al. 2010); one like is added to each item and user, so that it is finite.
 
     Args:
-        lists: ``items`` (array<int>, best first).
-        popularity: item and ``popularity``, how many of the `users` liked it; absent is 0.
-        catalogue_size: number of items that could be listed.
+        listed: in how many lists each item of the catalogue is [n].
+        popularity: how many of the `users` liked each of them [n].
         users: number of users whose likes are counted.
 
     Raises:
         DataError: there is no list with an item.
     """
-    counts = (
-        lists.select(sf.explode("items").alias("item"))
-        .groupBy("item")
-        .count()
-        .join(popularity.select("item", "popularity"), "item", "left")
-        .fillna(0, ["popularity"])
-        .cache()
-    )
-    try:
-        surprise = -sf.log2((sf.col("popularity") + 1) / sf.lit(users + 1))
-        items, places, surprises = counts.agg(
-            sf.count("*"), sf.sum("count"), sf.sum(surprise * sf.col("count"))
-        ).first() or (0, 0, 0.0)
-        if not items:
-            raise DataError("the lists to evaluate are all empty")
-        top = counts.orderBy(sf.desc("count")).limit(math.ceil(TOP * catalogue_size))
-        taken = (top.agg(sf.sum("count")).first() or (0,))[0]
-    finally:
-        counts.unpersist()
+    places = int(listed.sum())
+    if not places:
+        raise DataError("the lists to evaluate are all empty")
+    top = np.sort(listed)[::-1][: math.ceil(TOP * len(listed))]
+    surprise = -np.log2((popularity + 1) / (users + 1))
     return {
-        COVERAGE: items / catalogue_size,
-        TOP_SHARE: taken / places,
-        NOVELTY: round(surprises / places, 9),
+        COVERAGE: int((listed > 0).sum()) / len(listed),
+        TOP_SHARE: int(top.sum()) / places,
+        NOVELTY: round(math.fsum(surprise * listed) / places, 9),
     }

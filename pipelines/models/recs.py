@@ -10,7 +10,7 @@ seen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,6 @@ from pipelines.evaluation.ranking import (
     EVALUATED_LENGTH,
     TOP_SHARE,
     exposure_metrics,
-    ranking_metrics,
 )
 from pipelines.features.schema import ITEM_ID, USER_ID
 from pipelines.models.base import BuildInputs, Built, Metric, Table
@@ -30,6 +29,7 @@ from pipelines.models.blend import PART, RELEASED, Blend, BlendWeights, choose_w
 from pipelines.models.exploration import Exploration, turn
 from pipelines.models.interactions import (
     IS_POSITIVE,
+    ITEM,
     by_user_and_item,
     read_catalogue,
     read_events,
@@ -37,6 +37,7 @@ from pipelines.models.interactions import (
     titles,
 )
 from pipelines.models.list_fit import ListFit
+from pipelines.models.measures import Ranking, measure_rankings
 from pipelines.models.popularity import popular_lists, popularity
 from pipelines.models.stored import EVALUATION
 from pipelines.models.topn import top_unseen
@@ -44,12 +45,16 @@ from pipelines.models.vector_fit import ListHoldout, list_holdout
 from pipelines.progress import progress
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
 log = logging.getLogger(__name__)
 
 #: The folder of the chosen weights, below the evaluated fit.
 _BLEND = "blend"
+# Weights that are measured: those to be served, and those that rank by popularity alone.
+_SERVED, _BASELINE = "blend", "popularity"
 
 
 def build(spark: SparkSession, inputs: BuildInputs) -> Built:
@@ -73,9 +78,10 @@ def build(spark: SparkSession, inputs: BuildInputs) -> Built:
                 weights = evaluation.choose()
                 weights.write(kept / _BLEND)
                 advance(1, "evaluating")
-                measured = evaluation.measure(weights, explore=True)
-                baseline = evaluation.measure(BlendWeights.only("popularity"))
-        metrics = _metrics(measured, baseline)
+                measured = evaluation.measure(
+                    {_SERVED: weights, _BASELINE: BlendWeights.only("popularity")}
+                )
+        metrics = _metrics(measured[_SERVED], measured[_BASELINE])
         for name, metric in metrics.items():
             log.info("recs %s: %s", name, metric.describe())
         advance(1, "fitting to release")
@@ -128,7 +134,7 @@ def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> d
         list_holdout(spark, inputs, read_events(spark, inputs)) as holdout,
         _evaluation(inputs, holdout, fit) as evaluation,
     ):
-        return evaluation.measure(weights, explore=True)
+        return evaluation.measure({_SERVED: weights})[_SERVED]
 
 
 def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Metric]]:
@@ -145,9 +151,9 @@ def compare(spark: SparkSession, inputs: BuildInputs) -> dict[str, dict[str, Met
             config = inputs.config.models.recs
             names = ["popularity"]
             names += [name for name in ("als", "ease") if getattr(config, name).enabled]
-            values = {name: evaluation.measure(BlendWeights.only(name)) for name in names}
-            values["blend"] = evaluation.measure(evaluation.choose(), explore=True)
-    return {name: _metrics(measured, values["popularity"]) for name, measured in values.items()}
+            alone = {name: BlendWeights.only(name) for name in names}
+            values = evaluation.measure({**alone, _SERVED: evaluation.choose()})
+    return {name: _metrics(measured, values[_BASELINE]) for name, measured in values.items()}
 
 
 def _fit(inputs: BuildInputs, holdout: ListHoldout) -> ListFit:
@@ -171,12 +177,12 @@ def _metrics(measured: dict[str, float], baseline: dict[str, float]) -> dict[str
 class _Evaluation:
     """A fit on a holdout.
 
-    `users` are the holdout's with what the blend reads of them, `likes` item and ``popularity`` in
-    training, by `likers` users; all cached. `blend` has no weights of its own yet.
+    `users` are the holdout's with what the blend reads of them, cached; `likes` [n] how many of the
+    `likers` liked each item in training. `blend` has no weights of its own yet.
     """
 
     users: DataFrame
-    likes: DataFrame
+    likes: NDArray[np.int64]
     likers: int
     length: int
     blend: Blend
@@ -187,18 +193,22 @@ class _Evaluation:
         tried = grid(als=self.blend.vectors is not None, ease=self.blend.weights is not None)
         return choose_weights(self.users, self.blend, tried)
 
-    def measure(self, weights: BlendWeights, *, explore: bool = False) -> dict[str, float]:
-        """Return all metrics of the lists that these weights give."""
-        blend = replace(self.blend, blend=weights)
-        exploration = self.exploration if explore else None
-        lists = top_unseen(self.users, blend, self.length, exploration).cache()
-        try:
-            return {
-                **ranking_metrics(lists, self.users),
-                **exposure_metrics(lists, self.likes, len(blend.ids), self.likers),
-            }
-        finally:
-            lists.unpersist()
+    def measure(self, weights: Mapping[str, BlendWeights]) -> dict[str, dict[str, float]]:
+        """Return all metrics of the lists that each of these weights gives, by its name.
+
+        What is to be served also shows new items.
+        """
+        rankings = {
+            name: Ranking(
+                replace(self.blend, blend=each), self.exploration if name == _SERVED else None
+            )
+            for name, each in weights.items()
+        }
+        measured = measure_rankings(self.users, rankings, self.length)
+        return {
+            name: {**found.metrics, **exposure_metrics(found.listed, self.likes, self.likers)}
+            for name, found in measured.items()
+        }
 
 
 @contextmanager
@@ -209,7 +219,8 @@ def _evaluation(inputs: BuildInputs, holdout: ListHoldout, fit: ListFit) -> Iter
         .select("*", half(), turn(inputs.run_date, seed))
         .cache()
     )
-    likes = popularity(holdout.training, holdout.catalogue).cache()
+    liked = popularity(holdout.training, holdout.catalogue).select(ITEM, "popularity")
+    likes = liked.toArrow().sort_by(ITEM)["popularity"].to_numpy()
     likers = holdout.training.where(IS_POSITIVE).select(USER_ID).distinct().count()
     try:
         yield _Evaluation(
@@ -221,5 +232,4 @@ def _evaluation(inputs: BuildInputs, holdout: ListHoldout, fit: ListFit) -> Iter
             fit.exploration(holdout.catalogue, config, inputs.run_date, seed),
         )
     finally:
-        for frame in (users, likes):
-            frame.unpersist()
+        users.unpersist()

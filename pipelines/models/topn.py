@@ -136,9 +136,10 @@ def mark_seen(scores: NDArray[np.float32], seen: pa.Array) -> None:
     scores[rows, seen.flatten().to_numpy(zero_copy_only=False)] = -np.inf
 
 
-def _best_of_block(
+def best_of_block(
     scorer: Scorer, users: pa.RecordBatch, size: int, exploration: Exploration | None
-) -> pa.RecordBatch:
+) -> pa.ListArray:
+    """Return a list of item numbers (int32) for each user of a block: see :func:`top_unseen`."""
     scores = scorer.scores(users)
     mark_seen(scores, users["seen"])
     drawn = exploration.draw(users[TURN], scores) if exploration else []
@@ -155,12 +156,8 @@ def _best_of_block(
         items = pa.array(np.concatenate(rows).astype(np.int32))
     else:
         lengths, items = is_unseen.sum(axis=1), pa.array(top[is_unseen].astype(np.int32))
-
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    value = pa.ListArray.from_arrays(offsets, scorer.ids.take(items))
-    return pa.RecordBatch.from_arrays(
-        [users["id"], value, pa.ListArray.from_arrays(offsets, items)], ["id", "value", "items"]
-    )
+    return pa.ListArray.from_arrays(offsets, items)
 
 
 def top_unseen(
@@ -188,7 +185,9 @@ def top_unseen(
     def of_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         scorer, exploration = shared.value
         for block in user_blocks(batches, len(scorer.ids)):
-            yield _best_of_block(scorer, block, size, exploration)
+            items = best_of_block(scorer, block, size, exploration)
+            value = pa.ListArray.from_arrays(items.offsets, scorer.ids.take(items.values))
+            yield pa.RecordBatch.from_arrays([block["id"], value, items], ["id", "value", "items"])
 
     return users.select(*columns).mapInArrow(of_partition, schema)
 
