@@ -46,7 +46,7 @@ _NO_LINKS = (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK
 
 
 @dataclass(frozen=True)
-class DayFiles:
+class HeldDay:
     """What identifies the content of a day of the lake, and its size in bytes."""
 
     digest: str
@@ -93,7 +93,7 @@ class LakeNow:
     """What features would be computed from now."""
 
     lake_id: str
-    days: Mapping[date, DayFiles]
+    days: Mapping[date, HeldDay]
     settings: Mapping[str, str]
 
     def why_not(self, state: KeptState, files: Mapping[str, int]) -> str | None:
@@ -146,7 +146,7 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _day_files(lake: Lake) -> dict[date, DayFiles]:
+def _day_files(lake: Lake) -> dict[date, HeldDay]:
     """Return what identifies each day: its files, which get other names when they are written."""
     found: dict[date, list[Any]] = {}
     prefix = f"{DAY}="
@@ -158,7 +158,7 @@ def _day_files(lake: Lake) -> dict[date, DayFiles]:
     for day, infos in found.items():
         lines = sorted(f"{i.base_name} {i.size} {i.mtime_ns}" for i in infos)
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
-        days[day] = DayFiles(digest, sum(i.size for i in infos))
+        days[day] = HeldDay(digest, sum(i.size for i in infos))
     return days
 
 

@@ -13,14 +13,14 @@ import pytest
 
 from pipelines.errors import DataError
 from pipelines.features import kept
-from pipelines.features.kept import Block, DayFiles, KeptState, LakeNow
+from pipelines.features.kept import Block, HeldDay, KeptState, LakeNow
 from pipelines.lake import Lake
 from tests.features.universe import configuration
 
 FIRST, SECOND, THIRD = (date(2024, 3, day) for day in (1, 2, 3))
 NOW = LakeNow(
     "lake",
-    {day: DayFiles(str(day), 100) for day in (FIRST, SECOND, THIRD)},
+    {day: HeldDay(str(day), 100) for day in (FIRST, SECOND, THIRD)},
     {"the code of the features": "c", "data.positive_rating": "3.5"},
 )
 FILES = {"p/users/0.parquet": 3, "p/samples/day/0.parquet": 5}
@@ -38,7 +38,7 @@ STATE = KeptState(
 
 def with_day(day: date, digest: str | None) -> LakeNow:
     days = {d: files for d, files in NOW.days.items() if d != day}
-    return replace(NOW, days=days | ({day: DayFiles(digest, 1)} if digest else {}))
+    return replace(NOW, days=days | ({day: HeldDay(digest, 1)} if digest else {}))
 
 
 @pytest.mark.parametrize(
