@@ -1,8 +1,8 @@
-"""How fast the Keras rankers train from Parquet, against the same rows as tensors in memory.
+"""How fast the Keras rankers train from Parquet, against the same rows in memory.
 
 Samples are written as the feature job would, with random content: what is trained does not matter,
 how many rows pass through does. For each model, passes over the same rows take turns: from disk, as
-a build trains, and from tensors that are in memory already, in batches that are slices of them. The
+a build trains, and from rows that are in memory already, without shuffling. The
 shared one-time work, learning vocabularies and encoding, is timed apart. Last, one model is
 evaluated over all rows in a process of its own, whose peak of memory is measured.
 """
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -106,36 +107,31 @@ def measure(unit: str, samples: Path, folder: Path, repetitions: int) -> dict[st
     statistics = trainer.learn(None)
     with trainer.encoded(None, statistics) as encoded:
         encode_seconds = time.perf_counter() - started
-        model = trainer.compiled(statistics)
-        figures = _take_turns(model, encoded, trainer.config.batch_size, repetitions)
+        trainer.loop.take(trainer.untrained(statistics))
+        figures = _take_turns(trainer.loop, encoded, repetitions)
     return {**figures, "encoded_rows_per_second": encoded.rows / encode_seconds}
 
 
-def _take_turns(model: Any, encoded: Any, size: int, repetitions: int) -> dict[str, float]:
-    import tensorflow as tf
+class _InMemory:
+    """Encoded rows that are read already, in one order."""
 
-    blocks = list(encoded.dataset(encoded.rows))
-    columns = {n: tf.concat([block[n] for block, _ in blocks], 0) for n in blocks[0][0]}
-    labels = tf.concat([label for _, label in blocks], 0)
+    def __init__(self, encoded: Any) -> None:
+        self._rows = np.concatenate(list(encoded.parts(encoded.rows)))
 
-    def slices(number: Any) -> Any:
-        rows = slice(number * size, (number + 1) * size)
-        return {name: column[rows] for name, column in columns.items()}, labels[rows]
+    def parts(self, size: int, *_order: int) -> Iterator[Any]:
+        for start in range(0, len(self._rows), size):
+            yield self._rows[start : start + size]
 
-    steps = -(-encoded.rows // size)
-    in_memory = (
-        tf.data.Dataset.range(steps)
-        .map(slices)
-        .apply(tf.data.experimental.assert_cardinality(steps))
-        .prefetch(4)
-    )
-    ways = {"disk": encoded.dataset(size, seed=1), "memory": in_memory}
+
+def _take_turns(loop: Any, encoded: Any, repetitions: int) -> dict[str, float]:
+    ways = {"disk": encoded, "memory": _InMemory(encoded)}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for repetition in range(repetitions + 1):
-        for way, dataset in ways.items():
+        for way, rows in ways.items():
             started = time.perf_counter()
-            model.fit(dataset, epochs=1, shuffle=False, verbose=0)
-            # The first pass of each traces the graph.
+            for _ in loop.train(rows, 1, repetition):
+                pass
+            # The first pass traces the graph.
             if repetition:
                 seconds[way].append(time.perf_counter() - started)
     # Taken in pairs: what else the machine does hits both halves of one alike.

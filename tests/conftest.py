@@ -16,7 +16,10 @@ from pipelines.capacity import Machine
 
 pytest_plugins = ["tests.services", "tests.contexts"]
 
+# As training starts TensorFlow (pipelines.models.rankers): a test may import it before that.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
 
 # Time limits per example fail on a busy machine, and on whatever imports something first.

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before TensorFlow: it sets how that starts.
+# Before TensorFlow: its package sets how that starts.
 from pipelines.models.rankers.training import Fitted, Trainer
 
 # isort: split
+import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,7 +45,9 @@ from pipelines.models.rankers.encoded import (
     OF_USER,
     RESERVED,
     Shape,
+    columns,
     encode_lists,
+    named,
 )
 from pipelines.models.rankers.export import Served, add_warmup, tensors
 from pipelines.models.rankers.inputs import genre_lookup, raw_numbers
@@ -206,6 +209,10 @@ class LightModel(Served):
         """Return the shape of a raw input of one row."""
         return (self._sizes[name],) if name in self._sizes else ()
 
+    def lookups(self) -> Sequence[keras.layers.StringLookup]:
+        """Return that of genres."""
+        return [self.genres]
+
     def call(self, raw: dict[str, Any]) -> Any:
         """Return the probability [n] of raw inputs of n rows.
 
@@ -241,13 +248,15 @@ def _as_stored(trainer: Trainer, evaluated: Evaluated) -> Metric:
     vectors = _rounded(item_vectors(network))
     labels, scores = [], []
     with trainer.encoded(HOLDOUT, evaluated.fitted.statistics) as encoded:
-        for batch, label in encoded.dataset(_ENCODED_AT_ONCE):
+        for part in encoded.parts(_ENCODED_AT_ONCE):
+            ids, raw, label = columns(part)
+            batch = named(tf.constant(ids), tf.constant(raw), trainer.shape)
             given = {
                 INTERESTS: tf.constant(_rounded(encoder(batch[HISTORY], training=False))),
                 ITEM_VECTOR: tf.constant(vectors[batch[ITEM].numpy()]),
                 **{name: batch[name] for name in (OF_USER, OF_ITEM, NUMBERS_IN)},
             }
-            labels.append(label.numpy().astype(float))
+            labels.append(label.astype(float))
             scores.append(np.asarray(light(given, training=False)).astype(float))
     stored = auc(np.concatenate(labels), np.concatenate(scores))
     return Metric(value=stored, baselines={"float32": evaluated.metrics["auc"].value})

@@ -10,6 +10,7 @@ files are in memory at most.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,52 +166,40 @@ class EncodedSamples:
                     encoded[order[start:end]].tofile(output)
         return cls(folder, shape, count)
 
-    def dataset(self, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
-        """Return batches (inputs by name, labels [n]) of one pass over all rows.
+    def parts(
+        self, size: int, seed: int | None = None, number: int = 0
+    ) -> Iterator[NDArray[np.void]]:
+        """Yield all rows, `size` at once; the last rows of a file may be fewer.
 
-        With a `seed` each pass has a random order of its own, the same for the same seed and
-        number of the pass; without one, the order is that of the files.
+        With a `seed` the pass of each `number` has a random order of its own, the same for the same
+        seed and number; without one, the order is that of the files.
         """
-        passes = iter(range(2**31))
+        for rows in _read_ahead(self._blocks(seed, number)):
+            for start in range(0, len(rows), size):
+                yield rows[start : start + size]
 
-        def blocks() -> Iterator[tuple[Any, ...]]:
-            rng = None if seed is None else np.random.default_rng([seed, next(passes)])
-            files = self._files if rng is None else rng.permutation(np.array(self._files))
-            for file in files:
-                rows = np.fromfile(file, self.shape.dtype)
-                if rng is not None:
-                    rows = rows[rng.permutation(len(rows))]
-                # Contiguous, so that TensorFlow takes them over without looking at each row.
-                yield tuple(np.ascontiguousarray(rows[name]) for name in ("ids", NUMBERS_IN, LABEL))
+    def _blocks(self, seed: int | None, number: int) -> Iterator[NDArray[np.void]]:
+        rng = None if seed is None else np.random.default_rng([seed, number])
+        files = self._files if rng is None else rng.permutation(np.array(self._files))
+        for file in files:
+            rows = np.fromfile(file, self.shape.dtype)
+            yield rows if rng is None else rows[rng.permutation(len(rows))]
 
-        width = sum(self.shape.ids.values())
-        signature = (
-            tf.TensorSpec([None, width], tf.int32),
-            tf.TensorSpec([None, len(NUMBERS)], tf.float32),
-            tf.TensorSpec([None], tf.float32),
-        )
 
-        def batches(ids: Any, numbers: Any, labels: Any) -> tf.data.Dataset:
-            count = tf.cast(tf.shape(ids)[0], tf.int64)
+def _read_ahead(blocks: Iterator[NDArray[np.void]]) -> Iterator[NDArray[np.void]]:
+    """Yield `blocks`; while one is in use, the next is read by a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, blocks, None)
+        while (block := following.result()) is not None:
+            following = pool.submit(next, blocks, None)
+            yield block
 
-            def batch(number: Any) -> tuple[dict[str, Any], Any]:
-                start = number * batch_size
-                end = tf.minimum(start + batch_size, count)
-                return named(ids[start:end], numbers[start:end], self.shape), labels[start:end]
 
-            return tf.data.Dataset.range((count + batch_size - 1) // batch_size).map(batch)
-
-        return (
-            tf.data.Dataset.from_generator(blocks, output_signature=signature)
-            .prefetch(1)
-            .flat_map(batches)
-            .apply(tf.data.experimental.assert_cardinality(self._steps(batch_size)))
-            .prefetch(4)
-        )
-
-    def _steps(self, batch_size: int) -> int:
-        row = self.shape.dtype.itemsize
-        return sum(-(-(file.stat().st_size // row) // batch_size) for file in self._files)
+def columns(rows: NDArray[np.void]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return ids [n, any], numbers [n, len(NUMBERS)] and labels [n] of encoded rows."""
+    # Contiguous, so that TensorFlow takes them over without looking at each row.
+    ids, numbers, labels = (np.ascontiguousarray(rows[name]) for name in ("ids", NUMBERS_IN, LABEL))
+    return ids, numbers, labels
 
 
 def named(ids: Any, numbers: Any, shape: Shape) -> dict[str, Any]:

@@ -62,20 +62,29 @@ class Served(keras.Model, ABC):  # type: ignore[misc]
         """Return the signatures that it has besides the two."""
         return []
 
+    def lookups(self) -> Sequence[keras.layers.StringLookup]:
+        """Return the lookups whose vocabularies are saved with it."""
+        return []
+
     def write(self, folder: Path) -> None:
         """Write a SavedModel with all signatures to `folder`."""
         # Called once, so that everything is built.
         self({name: tf.zeros([1, *self._filled(name)], _dtype(name)) for name in self.names})
-        archive = keras.export.ExportArchive()
-        archive.track(self)
+        signatures = {}
         for name, inputs, answer in [
             (SIGNATURE, self.names, lambda raw: {SCORE: self(raw)}),
             (RANK, self.names, lambda raw: {SCORE: self.rank(raw)}),
             *self.further_signatures(),
         ]:
             specs = {i: tf.TensorSpec([None, *self.shape_of(i)], _dtype(i), name=i) for i in inputs}
-            archive.add_endpoint(name, answer, input_signature=[specs])
-        archive.write_out(str(folder), verbose=False)
+            graph = tf.function(answer, input_signature=[specs], autograph=False)
+            signatures[name] = graph.get_concrete_function()
+        # Nothing but what the signatures read: Keras' own export walks through all layers, and
+        # traces every function twice.
+        saved = tf.Module()
+        saved.weights = [variable.value for variable in self.variables]
+        saved.tables = [lookup.lookup_table for lookup in self.lookups()]
+        tf.saved_model.save(saved, str(folder), signatures=signatures)
 
     def _filled(self, name: str) -> list[int]:
         return [size or 1 for size in self.shape_of(name)]
@@ -99,8 +108,6 @@ class ServedRanker(Served):
         self.network = fitted.network
         self.inputs_shape = shape
         self.encoder = Encoder(fitted.statistics, shape)
-        # As attributes of a Keras model their tables are saved with it.
-        self.lookups = self.encoder.lookups
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,6 +138,10 @@ class ServedRanker(Served):
         }
         encoded = {**user, **self.encoder.item(raw), NUMBERS_IN: raw_numbers(numbers, NUMBERS)}
         return self.network(encoded, training=False)
+
+    def lookups(self) -> Sequence[keras.layers.StringLookup]:
+        """Return those of users, items and genres."""
+        return self.encoder.lookups
 
     def further_signatures(self) -> list[_Signature]:
         """Return those of the towers."""

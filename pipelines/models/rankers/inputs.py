@@ -40,7 +40,7 @@ from pipelines.models.rankers.encoded import (
     USER,
     Shape,
 )
-from pipelines.models.rankers.layers import IdDropout, masked_mean
+from pipelines.models.rankers.layers import IdDropout, Standardisation, masked_mean
 from pipelines.models.rankers.samples import Statistics, is_count
 from pipelines.models_config import RankerConfig
 from pipelines.online.ranking_inputs import TEXT_INPUTS
@@ -227,10 +227,8 @@ def numbers(raw: Any, statistics: Statistics) -> tuple[Any, Any]:
             ops.log1p(ops.relu(column)) if is_count(n) else column
             for n, column in zip(names, columns, strict=True)
         ]
-        normalise = keras.layers.Normalization(
-            mean=statistics.mean[at].astype(np.float32),
-            variance=np.maximum(statistics.variance[at], _MIN_VARIANCE).astype(np.float32),
-            name=name,
+        normalise = Standardisation(
+            statistics.mean[at], np.maximum(statistics.variance[at], _MIN_VARIANCE), name=name
         )
         # NaN would survive a multiplication by 0: the value itself is replaced, by the mean.
         values = ops.where(missing, 0.0, normalise(ops.stack(scaled, axis=1)))

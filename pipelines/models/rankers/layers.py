@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from pipelines.models.rankers.encoded import MISSING, UNKNOWN
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @keras.saving.register_keras_serializable("ferry")
@@ -36,6 +40,41 @@ class IdDropout(keras.layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("ferry")
+class Standardisation(keras.layers.Layer):  # type: ignore[misc]
+    """Brings numbers [n, k] to mean 0 and variance 1; both moments are [k].
+
+    The moments are weights, where those of Keras' own layer belong to one graph: so one graph
+    serves for moments of any samples.
+    """
+
+    def __init__(
+        self, mean: NDArray[np.floating], variance: NDArray[np.floating], **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._moments = {
+            "mean": np.asarray(mean, np.float32),
+            "deviation": np.sqrt(np.asarray(variance, np.float32)),
+        }
+
+    def build(self, shape: Any) -> None:
+        """Make the moments' weights."""
+        self._mean, self._deviation = (
+            self.add_weight(
+                shape=values.shape,
+                initializer=keras.initializers.Constant(values),
+                trainable=False,
+                name=name,
+            )
+            for name, values in self._moments.items()
+        )
+        self.built = True
+
+    def call(self, numbers: Any) -> Any:
+        """Return numbers of the same shape."""
+        return (numbers - self._mean) / self._deviation
 
 
 def masked_mean(vectors: Any, mask: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipelines.evaluation.scores import label_sums
 from pipelines.features.schema import (
     GENRES,
     IS_HOLDOUT,
@@ -69,10 +70,7 @@ def raw_columns(rows: pa.Table, names: Sequence[str]) -> Columns:
     columns: Columns = {}
     for name in names:
         if name == USER_HISTORY:
-            lists = rows[name].to_pylist()
-            longest = max(1, *(len(ids) for ids in lists)) if lists else 1
-            padded = [[*map(str, ids), *[""] * (longest - len(ids))] for ids in lists]
-            columns[name] = np.array(padded, dtype=object).reshape(len(lists), longest)
+            columns[name] = _padded(rows[name])
         elif name in TEXT_INPUTS:
             text = pc.fill_null(pc.cast(rows[name], pa.string()), "")
             columns[name] = text.to_numpy(zero_copy_only=False).astype(object)
@@ -80,6 +78,15 @@ def raw_columns(rows: pa.Table, names: Sequence[str]) -> Columns:
             number = pc.fill_null(pc.cast(rows[name], pa.float32()), np.nan)
             columns[name] = number.to_numpy(zero_copy_only=False)
     return columns
+
+
+def _padded(lists: pa.ChunkedArray) -> NDArray[np.object_]:
+    """Return lists as text [n, longest], with '' where a list is shorter."""
+    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    padded = np.full((len(lists), max(1, sizes.max(initial=1))), "", object)
+    words = pc.cast(pc.list_flatten(lists), pa.string())
+    padded[np.arange(padded.shape[1]) < sizes[:, None]] = words.to_numpy(zero_copy_only=False)
+    return padded
 
 
 class Samples:
@@ -128,40 +135,85 @@ class Samples:
         return [dict(row) for row in table.to_pylist()]
 
     def statistics(self, chosen: ds.Expression | None, max_vocabulary: int) -> Statistics:
-        """Learn vocabularies of at most `max_vocabulary` words, and the numbers' moments."""
-        mean, variance = self._moments(chosen)
+        """Learn vocabularies of at most `max_vocabulary` words, and the numbers' moments.
+
+        `chosen` may ask for nothing but marks: the samples are read once, for all their parts.
+        """
+        found = _PARTS if chosen is None else _PARTS.filter(chosen)
+        parts = [self._learned[place] for place in found["place"].to_pylist()]
+        count, total, squares = sum((part.sums for part in parts), np.zeros((3, len(NUMBERS))))
+        mean = total / np.maximum(count, 1)
+
+        def vocabulary(columns: tuple[str, ...]) -> pa.Array:
+            return _vocabulary([table for p in parts for table in p.words[columns]], max_vocabulary)
+
         return Statistics(
-            users=self._vocabulary((USER_ID,), chosen, max_vocabulary),
-            items=self._vocabulary((ITEM_ID,), chosen, max_vocabulary),
-            genres=self._vocabulary(GENRES, chosen, max_vocabulary),
+            users=vocabulary(_USERS),
+            items=vocabulary(_ITEMS),
+            genres=vocabulary(GENRES),
             mean=mean,
-            variance=variance,
+            variance=np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0),
         )
 
-    def _vocabulary(
-        self, columns: tuple[str, ...], chosen: ds.Expression | None, size: int
-    ) -> pa.Array:
-        parts = []
-        for column in columns:
-            sums = label_sums(self._dataset, column, chosen)
-            parts.append(sums.select([column, "label_count"]).rename_columns(["word", "count"]))
-        counts = pa.concat_tables(parts).group_by("word").aggregate([("count", "sum")])
-        text = pc.cast(counts["word"], pa.string())
-        # A null compares as null, and is left out like the empty text.
-        known = counts.append_column("text", text).filter(pc.not_equal(text, ""))
-        ordered = known.sort_by([("count_sum", "descending"), ("text", "ascending")])
-        return ordered["word"].slice(0, size).combine_chunks()
+    @cached_property
+    def _learned(self) -> list[_Learned]:
+        """What each of _PARTS says."""
+        parts = [_Learned() for _ in range(len(_PARTS))]
+        columns = (*_USERS, *_ITEMS, *GENRES, *NUMBERS, *_MARKS)
+        for table in self.tables(None, columns):
+            for part, marks in zip(parts, _PARTS.to_pylist(), strict=True):
+                part.learn(table.filter(reduce(and_, (ds.field(m) == marks[m] for m in _MARKS))))
+        return parts
 
-    def _moments(
-        self, chosen: ds.Expression | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        count, total, squares = (np.zeros(len(NUMBERS)) for _ in range(3))
-        for batch in self.tables(chosen, NUMBERS):
-            for i, name in enumerate(NUMBERS):
-                values = batch[name].drop_null().to_numpy().astype(np.float64)
-                values = np.log1p(values) if is_count(name) else values
-                count[i] += len(values)
-                total[i] += values.sum()
-                squares[i] += np.square(values).sum()
-        mean = total / np.maximum(count, 1)
-        return mean, np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0)
+
+_MARKS = (IS_HOLDOUT, IS_VALIDATION)
+#: The parts that marks tell apart.
+_PARTS = pa.table(
+    {
+        "place": range(4),
+        IS_HOLDOUT: [False, False, True, True],
+        IS_VALIDATION: [False, True, False, True],
+    }
+)
+_USERS, _ITEMS = (USER_ID,), (ITEM_ID,)
+_MERGE_AFTER = 64
+
+
+class _Learned:
+    """Words and moments of samples that have the same marks."""
+
+    def __init__(self) -> None:
+        #: By the columns of a vocabulary: words and how often each comes, in tables to be merged.
+        self.words: dict[tuple[str, ...], list[pa.Table]] = {_USERS: [], _ITEMS: [], GENRES: []}
+        #: Of the numbers that are there: how many, their sum and that of their squares.
+        self.sums = np.zeros((3, len(NUMBERS)))
+
+    def learn(self, rows: pa.Table) -> None:
+        """Take in more rows."""
+        for columns, tables in self.words.items():
+            chunks = [chunk for name in columns for chunk in rows[name].chunks]
+            words, count = pc.value_counts(
+                pa.chunked_array(chunks, rows[columns[0]].type)
+            ).flatten()
+            tables.append(pa.table({"word": words, "count": count}))
+            if len(tables) == _MERGE_AFTER:
+                tables[:] = [_merged(tables)]
+        for i, name in enumerate(NUMBERS):
+            values = rows[name].drop_null().to_numpy().astype(np.float64)
+            values = np.log1p(values) if is_count(name) else values
+            self.sums[:, i] += len(values), values.sum(), np.square(values).sum()
+
+
+def _merged(counts: list[pa.Table]) -> pa.Table:
+    merged = pa.concat_tables(counts).group_by("word").aggregate([("count", "sum")])
+    return merged.rename_columns(["word", "count"])
+
+
+def _vocabulary(counts: list[pa.Table], size: int) -> pa.Array:
+    """Return the `size` most frequent words; equally frequent ones in the order of their texts."""
+    merged = _merged(counts)
+    text = pc.cast(merged["word"], pa.string())
+    # A null compares as null, and is left out like the empty text.
+    known = merged.append_column("text", text).filter(pc.not_equal(text, ""))
+    ordered = known.sort_by([("count", "descending"), ("text", "ascending")])
+    return ordered["word"].slice(0, size).combine_chunks()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-# Both before TensorFlow is imported: its start-up lines, and sums whose order differs by CPU.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import pyarrow.dataset as ds
@@ -20,17 +16,15 @@ import tensorflow as tf
 
 from pipelines.models.rankers.encoded import EncodedSamples, Shape
 from pipelines.models.rankers.inputs import encoded_inputs
+from pipelines.models.rankers.loop import TrainingLoop
 from pipelines.models.rankers.samples import FITTING, VALIDATION, Samples, Statistics
 from pipelines.models_config import RankerConfig
-from pipelines.progress import Advance, progress
+from pipelines.progress import progress
 
 #: From encoded inputs, what was learned of the samples, configuration and seed to an untrained
-#: network: a probability [n] for encoded inputs of n rows.
+#: network: a probability [n] for encoded inputs of n rows. Statistics may change nothing but the
+#: first axis of its weights, how many words a vocabulary has, and the values of weights.
 Network = Callable[[dict[str, Any], Statistics, Any, int], keras.Model]
-
-#: Steps that run as one call: between two of them Python has nothing to do.
-_STEPS_AT_ONCE = 16
-_SCORED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -45,8 +39,8 @@ class Fitted:
 class Trainer:
     """Fits one network to parts of the samples; `folder` is for working files.
 
-    The same samples and seed give the same weights. TensorFlow's seeds are set, and its operations
-    made deterministic, for the whole process.
+    The same samples and seed give the same weights, whatever was fitted before. TensorFlow's seeds
+    are set, and its operations made deterministic, for the whole process.
     """
 
     network: Network
@@ -65,26 +59,27 @@ class Trainer:
         if not all(map(self.samples.has_both_labels, (FITTING, VALIDATION))):
             return self.config.epochs
         statistics = self.learn(FITTING)
-        model = self.compiled(statistics)
-        stop = keras.callbacks.EarlyStopping("val_loss", patience=self.config.patience)
+        losses: list[float] = []
         with (
             self.encoded(FITTING, statistics) as fitting,
             self.encoded(VALIDATION, statistics) as validation,
         ):
-            watched = validation.dataset(max(_SCORED_AT_ONCE, self.config.batch_size))
-            history = self._fit(
-                model, fitting, self.config.epochs, "to choose when to stop", [stop], watched
-            )
-        losses = history["val_loss"]
-        return int(min(range(len(losses)), key=losses.__getitem__)) + 1
+
+            def is_enough() -> bool:
+                losses.append(self.loop.loss(validation))
+                return is_over(losses, self.config.patience)
+
+            most = self.config.epochs
+            self._train(statistics, fitting, most, "to choose when to stop", is_enough)
+        return best_pass(losses) + 1
 
     def fit(self, chosen: ds.Expression | None, epochs: int, what: str) -> Fitted:
         """Fit to the chosen samples."""
         statistics = self.learn(chosen)
-        model = self.compiled(statistics)
         with self.encoded(chosen, statistics) as encoded:
-            self._fit(model, encoded, epochs, what)
-        return Fitted(model, statistics)
+            network = self._train(statistics, encoded, epochs, what)
+        self.loop.give(network)
+        return Fitted(network, statistics)
 
     def params(self, epochs: int) -> dict[str, Any]:
         """Return what the manifest says of the training."""
@@ -105,67 +100,52 @@ class Trainer:
                 self.samples, chosen, statistics, self.shape, Path(folder), self.seed
             )
 
-    def compiled(self, statistics: Statistics) -> keras.Model:
-        """Return the untrained network, ready to be fitted, with all seeds set."""
-        keras.backend.clear_session()
+    def untrained(self, statistics: Statistics) -> keras.Model:
+        """Return the untrained network, with all seeds set."""
+        # So that layers have the same names in every network; what is garbage, Python finds itself.
+        keras.backend.clear_session(free_memory=False)
         keras.utils.set_random_seed(self.seed)
         tf.config.experimental.enable_op_determinism()
-        model = self.network(encoded_inputs(self.shape), statistics, self.config, self.seed)
-        model.compile(
-            optimizer=keras.optimizers.Adam(self.config.learning_rate),
-            loss="binary_crossentropy",
-            steps_per_execution=_STEPS_AT_ONCE,
-            jit_compile=False,
-        )
-        return model
+        return self.network(encoded_inputs(self.shape), statistics, self.config, self.seed)
 
-    def _fit(
+    @cached_property
+    def loop(self) -> TrainingLoop:
+        """The loop of all fits: no part of the samples has more words than all of them."""
+        return TrainingLoop(
+            self.untrained(self.learn(None)),
+            self.shape,
+            self.config.batch_size,
+            self.config.learning_rate,
+        )
+
+    def _train(
         self,
-        model: keras.Model,
+        statistics: Statistics,
         encoded: EncodedSamples,
         epochs: int,
         what: str,
-        callbacks: list[keras.callbacks.Callback] | None = None,
-        validation: tf.data.Dataset | None = None,
-    ) -> dict[str, list[float]]:
-        size = self.config.batch_size
+        is_enough: Callable[[], bool] = lambda: False,
+    ) -> keras.Model:
+        """Train in the loop for `epochs` passes, or until one of them `is_enough`.
+
+        Returns the network from which it began.
+        """
+        loop, network = self.loop, self.untrained(statistics)
+        loop.take(network)
         with progress(f"{self.name}, {what}", encoded.rows * epochs) as advance:
-            history = model.fit(
-                encoded.dataset(size, self.seed),
-                epochs=epochs,
-                shuffle=False,
-                verbose=0,
-                callbacks=[*(callbacks or []), _Progress(advance, encoded.rows, size)],
-                validation_data=validation,
-            )
-        found: dict[str, list[float]] = history.history
-        return found
+            for number in range(epochs):
+                for rows, loss in loop.train(encoded, self.seed, number):
+                    advance(rows, f"epoch {number + 1}, loss {loss:.4f}")
+                if is_enough():
+                    break
+        return network
 
 
-class _Progress(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells how far training is, in rows."""
+def best_pass(losses: list[float]) -> int:
+    """Return the place of the smallest loss, the first of equal ones."""
+    return min(range(len(losses)), key=losses.__getitem__)
 
-    def __init__(self, advance: Advance, rows: int, batch_size: int) -> None:
-        super().__init__()
-        self._advance = advance
-        self._rows = rows
-        self._size = batch_size
-        self._told = 0
-        self._epoch = 0
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Begin to count anew."""
-        self._epoch, self._told = epoch, 0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Tell of the steps since the last call."""
-        self._tell(min(self._rows, (batch + 1) * self._size), logs)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Tell of what is left: batches may be smaller than their size."""
-        self._tell(self._rows, logs)
-
-    def _tell(self, done: int, logs: Any) -> None:
-        loss = f", loss {logs['loss']:.4f}" if logs else ""
-        self._advance(done - self._told, f"epoch {self._epoch + 1}{loss}")
-        self._told = done
+def is_over(losses: list[float], patience: int) -> bool:
+    """Tell whether the last `patience` passes, and at least one, brought no smaller loss."""
+    return len(losses) - 1 - best_pass(losses) >= max(patience, 1)

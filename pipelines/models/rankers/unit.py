@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Before TensorFlow: it sets how that starts.
-from pipelines.models.rankers.training import Fitted, Trainer
-
-# isort: split
 import tensorflow as tf
 
 from pipelines.errors import DataError
@@ -41,6 +37,7 @@ from pipelines.models.rankers.samples import (
     Samples,
     raw_columns,
 )
+from pipelines.models.rankers.training import Fitted, Trainer
 from pipelines.models.stored import EVALUATION
 from pipelines.models_config import READ_HISTORY, Ranker, RankerConfig
 

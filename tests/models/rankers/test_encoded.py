@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from pipelines.features.schema import NUMBERS
 from pipelines.models.rankers import encoded, samples
-from pipelines.models.rankers.encoded import EncodedSamples, Shape, encode_lists, encode_words
+from pipelines.models.rankers.encoded import (
+    EncodedSamples,
+    Shape,
+    columns,
+    encode_lists,
+    encode_words,
+    named,
+)
 from pipelines.models.rankers.samples import FITTING, HOLDOUT, TRAINING, VALIDATION, Samples
 from tests.models.world import KINDS, USERS, World
 
@@ -46,16 +53,15 @@ def test_lists_are_cut_and_padded(lists: list[list[int] | None]) -> None:
 
 def keys(data: EncodedSamples, seed: int | None, passes: int = 1) -> list[list[tuple[Any, ...]]]:
     """Return (user, item, label) of every row, for each pass."""
-    dataset = data.dataset(64, seed)
+    parts = [list(data.parts(64, seed, number)) for number in range(passes)]
     return [
         [
-            row
-            for columns, labels in dataset
-            for row in zip(
-                columns["user"].numpy(), columns["item"].numpy(), labels.numpy(), strict=True
-            )
+            # The encoded inputs begin with the user and the item.
+            (*(int(number) for number in row["ids"][:2]), float(row["label"]))
+            for part in parts_of_pass
+            for row in part
         ]
-        for _ in range(passes)
+        for parts_of_pass in parts
     ]
 
 
@@ -99,14 +105,19 @@ def test_a_row_is_encoded_as_the_served_model_encodes_it(
         folder = tmp_path / str(length)
         folder.mkdir()
         data = EncodedSamples.write(source, None, statistics, shape, folder, 0)
-        (batch,) = [columns for columns, _ in data.dataset(10_000)]
+        (part,) = data.parts(10_000)
+        ids, numbers, labels = columns(part)
+        batch = named(ids, numbers, shape)
         rows = [row for t in source.tables(None, raw_names(shape)) for row in t.to_pylist()]
         raw = tensors(rows, raw_names(shape))
         encoder = Encoder(statistics, shape)
         for name, ids in {**encoder.user(raw), **encoder.item(raw)}.items():
             assert batch[name].numpy().tolist() == ids.numpy().tolist(), name
-        numbers = np.stack([raw[name] for name in NUMBERS], axis=1)
-        np.testing.assert_array_equal(batch["numbers"].numpy(), numbers)
+        expected = np.stack([raw[name] for name in NUMBERS], axis=1)
+        np.testing.assert_array_equal(batch["numbers"], expected)
+        assert labels.tolist() == [
+            label for t in source.tables(None, ["label"]) for label in t["label"].to_pylist()
+        ]
 
 
 def test_statistics_are_those_of_the_chosen_rows(world: World) -> None:
@@ -129,11 +140,11 @@ def test_raw_columns_say_what_is_missing(world: World) -> None:
     source = Samples(str(world.root / "samples"))
     names = ("user_rated_1", "user_rating_mean", "item_id", "release_year", "user_history")
     table = next(iter(source.tables(None, names)))
-    columns = samples.raw_columns(table, names)
-    assert columns["user_rated_1"][0] == ""
-    assert math.isnan(columns["user_rating_mean"][0])
-    assert columns["item_id"].dtype == object
-    assert columns["release_year"].dtype == np.float32
+    raw = samples.raw_columns(table, names)
+    assert raw["user_rated_1"][0] == ""
+    assert math.isnan(raw["user_rating_mean"][0])
+    assert raw["item_id"].dtype == object
+    assert raw["release_year"].dtype == np.float32
     longest = max(len(ids) for ids in table["user_history"].to_pylist())
-    assert columns["user_history"].shape == (len(table), longest)
-    assert set(columns["user_history"][0]) == {""}
+    assert raw["user_history"].shape == (len(table), longest)
+    assert set(raw["user_history"][0]) == {""}

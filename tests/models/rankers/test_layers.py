@@ -27,8 +27,12 @@ def test_the_mean_of_nothing_is_zero() -> None:
 
 
 def test_the_activation_unit_gives_padding_no_weight() -> None:
+    import keras
+
     from pipelines.models.rankers.layers import ActivationUnit
 
+    # Or, once in some hundred times, all units of a row are dead.
+    keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     candidate, history = rng.normal(size=(2, 4)), rng.normal(size=(2, 3, 4))
     present = np.array([[1, 1, 0], [0, 0, 0]], "float32")
@@ -36,3 +40,19 @@ def test_the_activation_unit_gives_padding_no_weight() -> None:
     weights = np.asarray(unit(candidate.astype("f4"), history.astype("f4"), present))
     assert (weights[present == 0] == 0).all()
     assert (weights[present == 1] != 0).all()
+
+
+def test_standardisation_is_that_of_keras_to_the_bit() -> None:
+    import keras
+
+    from pipelines.models.rankers.layers import Standardisation
+
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(2000.0, 10.0, (1000, 5)).astype("f4")
+    mean, variance = rng.normal(2000.0, 10.0, 5), rng.uniform(1e-6, 200.0, 5)
+    theirs = keras.layers.Normalization(
+        mean=mean.astype(np.float32), variance=variance.astype(np.float32)
+    )
+    ours = Standardisation(mean, variance)
+    np.testing.assert_array_equal(np.asarray(ours(numbers)), np.asarray(theirs(numbers)))
+    assert ours.trainable_weights == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from pipelines.models_config import RANKERS, READ_HISTORY, Ranker
 from pipelines.online.ranking_inputs import INPUTS, TEXT_INPUTS
 from tests.models.world import World, assert_calibration, make_world, rewrite
 
-SMALL = {
+#: As small as still learns tastes: most of a build's time is the tracing of its graphs.
+SMALL: dict[str, Any] = {
+    "dimension": 4,
+    "hidden": (8,),
     "epochs": 12,
     "patience": 3,
     "batch_size": 32,
@@ -27,12 +31,23 @@ SMALL = {
     "dropout": 0.0,
     "id_dropout": 0.1,
 }
+#: What only one ranker has.
+OWN: dict[Ranker, dict[str, Any]] = {
+    "two_tower": {"vector_size": 4},
+    "wide_deep": {"crossed_buckets": 100},
+    "din": {"attention": (4,)},
+    "dien": {"epochs": 6, "patience": 1, "learning_rate": 0.02},
+}
+#: Shorter than most histories of the world.
+HISTORY_LENGTH = 5
 
 
 @pytest.fixture(scope="module")
 def rankers_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    models: dict[str, Any] = dict.fromkeys(RANKERS, SMALL)
-    return make_world(tmp_path_factory.mktemp("world") / "w", **models)
+    models: dict[str, Any] = {unit: {**SMALL, **OWN.get(unit, {})} for unit in RANKERS}
+    world = make_world(tmp_path_factory.mktemp("world") / "w", **models)
+    features = world.config.features.model_copy(update={"history_length": HISTORY_LENGTH})
+    return replace(world, config=world.config.model_copy(update={"features": features}))
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +270,7 @@ def test_a_validation_slice_with_one_label_lets_training_run_its_course(tmp_path
 
 
 def test_most_ids_of_the_holdout_are_new_and_one_genre_is_for_all(tmp_path: Path) -> None:
-    world = make_world(tmp_path / "w", din={**SMALL, "epochs": 3})
+    world = make_world(tmp_path / "w", din={**SMALL, **OWN["din"], "epochs": 1})
 
     def strange(samples: pa.Table) -> pa.Table:
         # Every row of the holdout asks for an item that training never saw.
