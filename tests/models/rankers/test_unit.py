@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import DataError
@@ -292,3 +293,11 @@ def test_most_ids_of_the_holdout_are_new_and_one_genre_is_for_all(tmp_path: Path
     built = registry.build("din", None, world.inputs(tmp_path / "work"))
     assert 0.0 < built.metrics["auc"].value <= 1.0
     assert all(0.0 <= request.score <= 1.0 for request in built.golden)
+    # What is released knows the new items; the fit that was evaluated on them does not.
+    samples = pq.read_table(world.root / "samples")
+    new = max(samples["item_id"].to_pylist())
+    row = dict(built.golden[2].inputs)
+    for name, is_known in (("saved_model", True), ("evaluation", False)):
+        served = loaded_from(built.files[name]).signatures["serving_default"]
+        of_new, of_nothing = ask(served, [{**row, "item_id": i} for i in (str(new), "nothing")])
+        assert (of_new != of_nothing) == is_known, name

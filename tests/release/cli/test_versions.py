@@ -24,7 +24,7 @@ def test_the_list_of_versions_is_readable_with_long_reasons(
     v1, v2 = two_live(tables_only, tmp_path)
     v3 = refused(tables_only, tmp_path, 3).version
     tables_only.registry.objects.put_text(f"models/{UNIT}/{v3 + 1}/golden.json", "{}")
-    assert ferry("rollback", UNIT, "--reason", "wrong prices").code == 0
+    assert ferry("rollback", UNIT, "--reason", "wrong [prices]").code == 0
     text = ferry("release", "list", UNIT)
     assert fits(text)
     head, *lines = text.out.splitlines()
@@ -38,7 +38,7 @@ def test_the_list_of_versions_is_readable_with_long_reasons(
     ]
     assert len({row.index("auc 0.7") for row in rows if "auc" in row}) == 1, "not aligned"
     assert text.text.count("the baseline popularity") == 4
-    assert "    wrong prices" in lines
+    assert "    wrong [prices]" in lines
     versions = {line["version"]: line for line in ferry("release", "list", UNIT, "--json").json()}
     assert {v: line["state"] for v, line in versions.items()} == {
         v3 + 1: "unsealed",
