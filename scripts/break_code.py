@@ -34,9 +34,9 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 FAULTS_FILE = Path(__file__).with_name("faults.toml")
 #: pytest's exit code when tests failed; any other than this and 0 says that it could not run them.
 _FAILED = 1
-_FIRST_FAILURE = re.compile(
-    r"^(?:FAILED|ERROR) (\S+::\w+(?:\[.*?\](?= - |$))?)(?: - (.*))?$", re.MULTILINE
-)
+_FIRST_FAILURE = re.compile(r"^(?:FAILED|ERROR) (\S+::\w+(?:\[.*?\](?= - |$))?)", re.MULTILINE)
+# pytest cuts the reason in its summary to the width of a terminal; here it is whole.
+_REASON = re.compile(r"^E +(\S.*)$", re.MULTILINE)
 _WHERE = "import pipelines; print(pipelines.__file__)"
 
 
@@ -161,8 +161,9 @@ def try_fault(checkout: Checkout, fault: Fault) -> Outcome:
         error = str(stale)
     else:
         if done.returncode == _FAILED:
-            failure = _FIRST_FAILURE.search(done.stdout)
-            by, said = failure.groups() if failure else ("(a test without a name)", None)
+            failure, reason = (p.search(done.stdout) for p in (_FIRST_FAILURE, _REASON))
+            by = failure[1] if failure else "(a test without a name)"
+            said = reason[1] if reason else None
         elif done.returncode:
             error = f"pytest ended with {done.returncode}:\n{_end(done.stdout)}"
     return Outcome(
