@@ -127,7 +127,12 @@ class EmbeddingsConfig(Section):
     min_count: int = Field(2, ge=1)
     neighbours: int = Field(50, ge=1)
     user_half_life_days: float = Field(90.0, gt=0)
-    #: Parts that skip-gram trains on at once; with more than one, no two fits are the same.
+    #: Skip-gram of at most this many words (item2vec: positives; graph: items x walks x
+    #: walk_length) is fitted on the driver, on one core, in a quarter of Spark's time; of more, or
+    #: with 0, by Spark. 20 million take some 0.6 GB of the driver's Python, and 25 us a word and
+    #: pass with a window of 50: 80 minutes for ten passes.
+    local_words: int = Field(20_000_000, ge=0)
+    #: Parts that Spark's skip-gram trains on at once; with more than one, no two fits are the same.
     partitions: int = Field(1, ge=1)
     item2vec: Item2VecConfig = Item2VecConfig()
     graph: GraphEmbeddingConfig = GraphEmbeddingConfig()

@@ -8,35 +8,39 @@ released is a fit with the same parameters on everything.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import functions as sf
 
 from pipelines.errors import DataError
-from pipelines.evaluation.ranking import EVALUATED_LENGTH, RECALL, ranking_metrics
+from pipelines.evaluation.ranking import RECALL
 from pipelines.features.schema import IS_HOLDOUT, ITEM_ID, TIMESTAMP, USER_ID
 from pipelines.models.base import BuildInputs, Built, Metric, Table
 from pipelines.models.genre_agreement import genre_agreement
 from pipelines.models.graph_embedding import graph_embedding
 from pipelines.models.interactions import IS_POSITIVE, ITEM, number_ids, read_events, titles
 from pipelines.models.item2vec import item2vec
+from pipelines.models.measures import measure_scorers
 from pipelines.models.popularity import popularity
 from pipelines.models.stored import EVALUATION
 from pipelines.models.topn import Candidates, top_unseen
 from pipelines.models.user_vectors import user_vectors
-from pipelines.models.vector_fit import ListHoldout, VectorFit, list_holdout
+from pipelines.models.vector_fit import VectorFit, list_holdout
 from pipelines.models_config import EMBEDDING_MODELS, EmbeddingModel, EmbeddingsConfig
 from pipelines.progress import progress
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
 log = logging.getLogger(__name__)
+
+# The scorers of an evaluation that are no baselines.
+_MEASURED, _STORED = "measured", "stored"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ def fit_embeddings(
 
     `events` has user_id, item_id, timestamp and is_positive. Items with fewer than
     ``config.min_count`` positives get no vector, nor do users without an item that has one.
-    The same events and seed give the same vectors, if ``config.partitions`` is 1.
+    The same events and seed give the same vectors, unless Spark fits them
+    (``config.local_words``) and ``config.partitions`` is above 1.
 
     Raises:
         DataError: no item has enough positives, or, for a graph, no two of them have a user.
@@ -62,13 +67,14 @@ def fit_embeddings(
     positives = events.where(IS_POSITIVE).select(USER_ID, ITEM_ID, TIMESTAMP)
     enough = positives.groupBy(ITEM_ID).count().where(sf.col("count") >= config.min_count)
     kept = positives.join(enough.select(ITEM_ID), ITEM_ID).cache()
-    if kept.isEmpty():
+    words = kept.count()
+    if not words:
         raise DataError(
             f"{model}: no item has {config.min_count} positive events (models.embeddings.min_count)"
         )
     match model:
         case "item2vec":
-            items = item2vec(kept, config, seed)
+            items = item2vec(kept, words, config, seed)
         case "graph":
             items = graph_embedding(kept, config, seed)
     return Embeddings(items, user_vectors(kept, items, config.user_half_life_days))
@@ -156,7 +162,7 @@ def nearest(items: DataFrame, size: int) -> DataFrame:
     Raises:
         DataError: there are fewer than two items.
     """
-    numbered = items.join(number_ids(items, ITEM_ID, ITEM), ITEM_ID)
+    numbered = items.join(number_ids(items, ITEM_ID, ITEM), ITEM_ID).cache()
     candidates = Candidates.collect(numbered.withColumn("popularity", sf.lit(0)), ITEM_ID)
     if len(candidates.ids) < 2:
         raise DataError("embeddings: fewer than two items have a vector: there are no neighbours")
@@ -174,11 +180,9 @@ def evaluate_stored(spark: SparkSession, inputs: BuildInputs, folder: Path) -> d
     """
     fit = VectorFit.read(spark, folder)
     with list_holdout(spark, inputs, read_events(spark, inputs)) as holdout:
-        return _measure(holdout, fit.candidates(holdout.catalogue), fit.users)
-
-
-def _measure(holdout: ListHoldout, candidates: Candidates, vectors: DataFrame) -> dict[str, float]:
-    return ranking_metrics(holdout.lists(candidates, vectors, EVALUATED_LENGTH), holdout.users)
+        users = holdout.users.join(fit.users, "id", "left")
+        scorers = {_MEASURED: fit.candidates(holdout.catalogue)}
+        return measure_scorers(users, scorers)[_MEASURED]
 
 
 def _evaluate(
@@ -193,21 +197,23 @@ def _evaluate(
         items = popularity(holdout.training, holdout.catalogue).join(fitted.items, ITEM_ID, "left")
         fit = VectorFit(fitted.users.withColumnRenamed(USER_ID, "id"), items).keep(folder)
         exact = fit.candidates(holdout.catalogue)
-        measured = _measure(holdout, exact, fit.users)
         chance = np.random.default_rng(inputs.config.seed).random(len(exact.ids))
-        baselines = {
-            "popularity": _measure(holdout, exact.by_popularity(), fit.users),
-            "random": _measure(holdout, exact.by_popularity(chance), fit.users),
-        }
-        rounded = replace(exact, vectors=exact.vectors.astype(np.float16).astype(np.float32))
-        users = fit.users.mapInArrow(_as_float16, fit.users.schema)
-        stored = _measure(holdout, rounded, users)
+        found = measure_scorers(
+            holdout.users.join(fit.users, "id", "left"),
+            {
+                _MEASURED: exact,
+                "popularity": exact.by_popularity(),
+                "random": exact.by_popularity(chance),
+                _STORED: AsStored.of(exact),
+            },
+        )
+    measured, stored = found.pop(_MEASURED), found.pop(_STORED)
     metrics = {
-        name: Metric(value=value, baselines={n: b[name] for n, b in baselines.items()})
+        name: Metric(value=value, baselines={n: b[name] for n, b in found.items()})
         for name, value in measured.items()
     }
-    if baselines["random"][RECALL] > 0:
-        ratio = measured[RECALL] / baselines["random"][RECALL]
+    if found["random"][RECALL] > 0:
+        ratio = measured[RECALL] / found["random"][RECALL]
         metrics[f"{RECALL}_over_random"] = Metric(value=ratio, baselines={"random": 1.0})
     metrics[f"{RECALL}_as_stored"] = Metric(
         value=stored[RECALL], baselines={"float32": measured[RECALL]}
@@ -215,13 +221,35 @@ def _evaluate(
     return metrics
 
 
-def _as_float16(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Round the vectors to what Redis stores."""
-    for batch in batches:
-        vectors = batch["vector"]
-        flat = vectors.flatten().to_numpy(zero_copy_only=False)
-        values = pa.array(flat.astype(np.float16).astype(np.float32))
-        lengths = vectors.value_lengths().to_numpy(zero_copy_only=False)
+@dataclass(frozen=True)
+class AsStored:
+    """Scores as `exact` does, with all vectors rounded to what Redis stores: float16."""
+
+    rounded: Candidates
+    columns: ClassVar[tuple[str, ...]] = Candidates.columns
+
+    @classmethod
+    def of(cls, exact: Candidates) -> AsStored:
+        """Round the items' vectors."""
+        return cls(replace(exact, vectors=_as_float16(exact.vectors)))
+
+    @property
+    def ids(self) -> pa.Array:
+        """Return the items' ids [n]."""
+        return self.rounded.ids
+
+    def scores(self, users: pa.RecordBatch) -> NDArray[np.float32]:
+        """Return the scores [users, n], of the users' rounded vectors."""
+        lists = users["vector"]
+        flat = lists.flatten().to_numpy(zero_copy_only=False)
+        lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-        rounded = pa.ListArray.from_arrays(offsets, values)
-        yield pa.RecordBatch.from_arrays([batch["id"], rounded], ["id", "vector"])
+        rounded = pa.ListArray.from_arrays(
+            offsets, pa.array(_as_float16(flat)), mask=lists.is_null()
+        )
+        place = users.schema.get_field_index("vector")
+        return self.rounded.scores(users.set_column(place, "vector", rounded))
+
+
+def _as_float16(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return values.astype(np.float16).astype(np.float32)

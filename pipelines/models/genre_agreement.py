@@ -46,15 +46,19 @@ def genre_agreement(catalogue: DataFrame, neighbours: DataFrame) -> Metric:
     ]
     drawn = numbered.select(sf.col(ITEM_ID).alias("left"), sf.explode(sf.array(*draws)).alias(ITEM))
     random_pairs = drawn.join(numbered, ITEM).select("left", sf.col(ITEM_ID).alias("right"))
-    shares = [_share_with_common_genre(p, numbered) for p in (nearest_pairs, random_pairs)]
+    pairs = nearest_pairs.withColumn("drawn", sf.lit(False)).unionByName(
+        random_pairs.withColumn("drawn", sf.lit(True))
+    )
+    shares = _shares_with_common_genre(pairs, numbered)
     numbered.unpersist()
-    return Metric(value=shares[0], baselines={"random pairs": shares[1]})
+    return Metric(value=shares.get(False, 0.0), baselines={"random pairs": shares.get(True, 0.0)})
 
 
-def _share_with_common_genre(pairs: DataFrame, genres: DataFrame) -> float:
+def _shares_with_common_genre(pairs: DataFrame, genres: DataFrame) -> dict[bool, float]:
+    """Return the shares among the drawn pairs and the others, where there are any."""
     left = genres.select(sf.col(ITEM_ID).alias("left"), sf.col("genres").alias("left_genres"))
     right = genres.select(sf.col(ITEM_ID).alias("right"), sf.col("genres").alias("right_genres"))
     overlap = sf.arrays_overlap("left_genres", "right_genres").cast("double")
     both = pairs.where("left != right").join(left, "left").join(right, "right")
-    row = both.agg(sf.avg(overlap)).first()
-    return float(row[0]) if row and row[0] is not None else 0.0
+    rows = both.groupBy("drawn").agg(sf.avg(overlap).alias("share")).collect()
+    return {row["drawn"]: row["share"] for row in rows if row["share"] is not None}

@@ -10,7 +10,7 @@ from pipelines.errors import DataError
 from pipelines.features.schema import ITEM_ID, TIMESTAMP, USER_ID
 from pipelines.models.interactions import number_ids
 from pipelines.models.random_walks import NODE, item_graph, random_walks
-from pipelines.models.skip_gram import skip_gram
+from pipelines.models.skip_gram import SkipGram
 from pipelines.models_config import EmbeddingsConfig
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def graph_embedding(positives: DataFrame, config: EmbeddingsConfig, seed: int) -
     nodes = number_ids(positives, ITEM_ID, NODE).cache()
     visits = positives.join(nodes, ITEM_ID).select(USER_ID, TIMESTAMP, NODE)
     graph = item_graph(visits, settings.span, settings.max_neighbours).cache()
-    if graph.isEmpty():
+    size = graph.count()
+    if not size:
         raise DataError("graph embedding: no user has two different positive items")
     walks = random_walks(
         graph, settings.walks, settings.walk_length, settings.p, settings.q, seed
@@ -40,15 +41,16 @@ def graph_embedding(positives: DataFrame, config: EmbeddingsConfig, seed: int) -
         NODE,
         sf.col("path").cast("array<string>").alias("sentence"),
     )
-    vectors = skip_gram(
-        walks,
-        ["walk", "place", NODE],
+    skip_gram = SkipGram(
         dimension=config.dimension,
         window=settings.window,
         iterations=settings.iterations,
         partitions=config.partitions,
+        local_words=config.local_words,
         seed=seed,
     )
+    words = size * settings.walks * settings.walk_length
+    vectors = skip_gram.fit(walks, ["walk", "place", NODE], words)
     graph.unpersist()
     named = vectors.withColumn(NODE, sf.col("word").cast("int")).join(nodes, NODE)
     return named.select(ITEM_ID, "vector")

@@ -125,14 +125,31 @@ def test_vectors_do_not_depend_on_how_events_are_spread(
     events = spark.read.parquet(taste_world.inputs(taste_world.root).paths.events)
     events = events.withColumn("is_positive", events["rating"] >= 3.5)
 
-    def vectors(parts: int, at_once: int) -> dict[Any, list[float]]:
-        config = settings.model_copy(update={"partitions": at_once})
+    def vectors(parts: int, **changes: int) -> dict[Any, list[float]]:
+        config = settings.model_copy(update=changes)
         fitted = fit_embeddings(events.repartition(parts, "rating"), settings.model, config, 1)
         return {row["item_id"]: row["vector"] for row in fitted.items.collect()}
 
-    first = vectors(1, at_once=1)
-    assert vectors(3, at_once=1) == first
-    assert vectors(1, at_once=2).keys() == first.keys()
+    local = vectors(1)
+    assert vectors(3) == local
+    # Spark's, where they don't fit.
+    first = vectors(1, local_words=0)
+    assert vectors(3, local_words=0) == first != local
+    assert vectors(1, local_words=0, partitions=2).keys() == first.keys() == local.keys()
+    for found in (local, first):
+        assert _share_of_the_same_taste(found, taste_world) > 0.8
+
+
+def _share_of_the_same_taste(vectors: dict[Any, list[float]], world: World) -> float:
+    """Return how many of the five nearest to an item of a taste are of that taste."""
+    items = list(vectors)
+    kinds = np.array([world.kind(item) for item in items])
+    matrix = np.array([vectors[item] for item in items])
+    cosines = matrix @ matrix.T
+    np.fill_diagonal(cosines, -1)
+    near = np.argsort(-cosines, axis=1)[:, :5]
+    same = kinds[near] == kinds[:, None]
+    return float(same[[kind.startswith("taste") for kind in kinds]].mean())
 
 
 def test_all_models_are_compared_and_a_second_run_gives_the_same(
