@@ -50,12 +50,14 @@ quick: ## Run the tests that start no program, in two minutes
 	@scripts/setup.sh --dev
 	@.venv/bin/python -m pytest --quick $(PYTEST_ARGS)
 
-bench: setup ## Measure publishing, lookups, switches, rollbacks, training and whole runs (over an hour)
+bench: ## Measure publishing, lookups, switches, rollbacks, training and whole runs (over an hour)
+	@scripts/setup.sh --dev
 	@.venv/bin/python -m benchmarks.publish
 	@.venv/bin/python -m benchmarks.lookup
 	@.venv/bin/python -m benchmarks.switch
 	@.venv/bin/python -m benchmarks.training
 	@.venv/bin/python -m benchmarks.overhead $(if $(DATA),--data="$(DATA)")
+	@.venv/bin/python -m benchmarks.plain $(if $(DATA),--data="$(DATA)")
 
 lint: ## Check style and types
 	@scripts/setup.sh --dev

@@ -13,6 +13,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Annotated, NamedTuple
@@ -21,17 +23,18 @@ import typer
 
 from benchmarks.setting import home_environment, machine, save
 from pipelines.config import PROJECT_ROOT
-from pipelines.lake import Lake
+from pipelines.lake import Lake, RunPaths
 from pipelines.work_time import seconds_at_work, work_times
 
 _LIMIT = 0.35
 
 
 class Run(NamedTuple):
-    """One run: seconds from its trigger to its end, and in which some step was at work."""
+    """One run: seconds from its trigger to its end, in which some step was at work, its folders."""
 
     wall: float
     work: float
+    paths: RunPaths
 
     @property
     def overhead(self) -> float:
@@ -39,8 +42,9 @@ class Run(NamedTuple):
         return 1 - self.work / self.wall
 
 
-def measure(data: Path | None, run_date: str) -> Run:
-    """Make one run in a home of its own, and remove it."""
+@contextmanager
+def whole_run(data: Path | None, run_date: str) -> Iterator[Run]:
+    """Make one run in a home of its own; its folders are removed after the block."""
     with tempfile.TemporaryDirectory(prefix="ferry-overhead-") as home:
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("FERRY_", "AIRFLOW"))},
@@ -68,8 +72,14 @@ def measure(data: Path | None, run_date: str) -> Run:
         (version,) = [int(v) for v in re.findall(r"Run date .*, version (\d+)", output)]
         if seconds is None:
             raise RuntimeError(f"no duration in: {output}")
-        works = work_times(Lake(f"{home}/lake").run(version))
-        return Run(float(seconds[1]), seconds_at_work(works))
+        paths = Lake(f"{home}/lake").run(version)
+        yield Run(float(seconds[1]), seconds_at_work(work_times(paths)), paths)
+
+
+def measure(data: Path | None, run_date: str) -> Run:
+    """Make one run, and keep its times only."""
+    with whole_run(data, run_date) as run:
+        return run
 
 
 def main(
@@ -97,7 +107,10 @@ def main(
     ]
     table = "\n".join(lines) + "\n"
     print(table)
-    figures = {"median_overhead": overhead, "runs": [run._asdict() for run in runs]}
+    figures = {
+        "median_overhead": overhead,
+        "runs": [{"wall": run.wall, "work": run.work} for run in runs],
+    }
     save("overhead", {"machine": machine(), "data": source, **figures}, table)
 
 
