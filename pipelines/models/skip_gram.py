@@ -3,7 +3,8 @@
 Skip-gram with hierarchical softmax (Mikolov et al. 2013), by gensim on the driver where the
 sequences fit there, by Spark's Word2Vec where they don't. Both learn the same: from each word
 those that are up to a random width of at most the window away, at a rate that falls from 0.025 in
-proportion to the words that are done, over all passes.
+proportion to the words that are done, over all passes. Only Spark begins each pass at the first
+rate again, for its first 10,000 words.
 
 Vectors have length 1, so that a dot product is a cosine.
 """
