@@ -29,6 +29,7 @@ from benchmarks.setting import home_environment, machine, save
 from local.environment import ferry_environment, process_environment
 from local.home import Home, load_home
 from local.stack import Stack
+from pipelines.capacity import driver_memory
 from pipelines.config import PROJECT_ROOT, load_settings
 from pipelines.data.contract import DataSummary
 from pipelines.data.synthetic import generate
@@ -37,7 +38,7 @@ from pipelines.models.registry import needs_spark, spark_jars
 from pipelines.models_config import Unit
 from pipelines.release.rules import known_unit
 from pipelines.run import RunPlan
-from pipelines.spark import driver_java_options, driver_memory
+from pipelines.spark import driver_java_options
 from pipelines.steps.plan import plan_run
 from pipelines.steps.units import build_step
 
@@ -95,7 +96,7 @@ def _command(step: Step, plan: RunPlan, master: str) -> list[str]:
     jars = spark_jars(step.unit) if step.unit else []
     return [
         str(Path(sys.executable).parent / "spark-submit"),
-        *("--master", master, "--driver-memory", driver_memory()),
+        *("--master", master, "--driver-memory", driver_memory(1)),
         *("--conf", f"spark.driver.extraJavaOptions={driver_java_options()}"),
         *(("--jars", ",".join(jars)) if jars else ()),
         str(PROJECT_ROOT / "pipelines" / "spark_app.py"),
@@ -229,7 +230,7 @@ def _markdown(peaks: list[Peak], data: DataSummary) -> str:
     worst = max(peaks, key=lambda peak: peak.peak_bytes)
     lines = [
         f"{machine()}; {data.rows:,} events, {data.users:,} users, {data.items:,} items; "
-        f"a Java heap of {driver_memory()}",
+        f"a Java heap of {driver_memory(1)}",
         "",
         "| step | peak, GB | seconds |",
         "| --- | ---: | ---: |",
