@@ -1,7 +1,7 @@
 # Two commands do everything: `make run` and `make test`. `make help` lists the rest.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run up services down status test quick bench lint clean
+.PHONY: help setup run up services down status test quick crowd bench lint clean
 
 # Java as set-up found it, for everything that starts Spark.
 WITH_JAVA = JAVA_HOME="$$(cat .venv/java-home)"
@@ -20,7 +20,7 @@ help: ## Show this list
 	  '  FERRY_TF_REST_PORT        one port each' \
 	  '  FERRY_HOME=DIR            data, logs and secrets (default: .ferry)' \
 	  '  FERRY_PYTHON=python3.11   the Python to set up with' \
-	  '  PYTEST_ARGS=...           test, quick: further arguments for pytest'
+	  '  PYTEST_ARGS=...           test, quick, crowd: further arguments for pytest'
 
 setup: ## Set up .venv and Java (every other target does so by itself)
 	@scripts/setup.sh
@@ -49,6 +49,10 @@ test: ## Run all tests
 quick: ## Run the tests that start no program, in two minutes
 	@scripts/setup.sh --dev
 	@.venv/bin/python -m pytest --quick $(PYTEST_ARGS)
+
+crowd: ## Run the daily DAG beside twenty busy processes (a quarter of an hour)
+	@scripts/setup.sh --dev
+	@$(WITH_JAVA) .venv/bin/python -m pytest -n0 --crowd tests/operating $(PYTEST_ARGS)
 
 bench: ## Measure publishing, lookups, switches, rollbacks, training and whole runs (over an hour)
 	@scripts/setup.sh --dev

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +70,9 @@ _WORKER_BYTES = 4 << 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option of `make quick`."""
+    """Add the options of `make quick` and `make crowd`."""
     parser.addoption("--quick", action="store_true", help="only what starts no program")
+    parser.addoption("--crowd", action="store_true", help="only what fills the machine up")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -96,12 +97,26 @@ def _scope(nodeid: str) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what takes longest; leave out what starts a program, if that is asked for."""
+    crowd = config.getoption("--crowd")
+    _leave_out(config, items, lambda item: crowd != bool(item.get_closest_marker("crowd")))
     if config.getoption("--quick"):
-        slow = [i for i in items if not _PROGRAMS.isdisjoint(getattr(i, "fixturenames", ()))]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+        _leave_out(
+            config, items, lambda i: not _PROGRAMS.isdisjoint(getattr(i, "fixturenames", ()))
+        )
     order = {name: place for place, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: order.get(_scope(item.nodeid), len(order)))
+
+
+def _starts_a_program(item: pytest.Item) -> bool:
+    return not _PROGRAMS.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], is_out: Callable[[pytest.Item], bool]
+) -> None:
+    out = [item for item in items if is_out(item)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
 
 
 class _Scheduling(LoadFileScheduling):  # type: ignore[misc]
