@@ -38,7 +38,15 @@ ITEM_GENRE_LIST = "item_genre_list"
 RECENT_ITEMS = "recent_items"
 GENRE_COUNTS = "genre_counts"
 
-_SUMS = "struct<count:bigint,total:double,distance:double,squares:double,pivot:double>"
+#: What statistics are made of, and go on from: fields of the column :func:`sums_of`.
+SUMS = {
+    "count": "bigint",
+    "total": "double",
+    "distance": "double",
+    "squares": "double",
+    "pivot": "double",
+}
+_SUMS_TYPE = f"struct<{','.join(f'{name}:{kind}' for name, kind in SUMS.items())}>"
 
 
 def in_order(moments: DataFrame, key: str, *ties: str) -> DataFrame:
@@ -72,7 +80,7 @@ def with_statistics(moments: DataFrame, key: str, values: dict[str, str]) -> Dat
     for value, prefix in values.items():
         start = sums_of(prefix)
         if start not in moments.columns:
-            moments = moments.withColumn(start, sf.lit(None).cast(_SUMS))
+            moments = moments.withColumn(start, sf.lit(None).cast(_SUMS_TYPE))
         # Squares of the distance from the first value: those of the values themselves would lose
         # the variance of what lies close together and far from zero, such as years.
         pivot = sf.first(sf.coalesce(f"{start}.pivot", value), ignorenulls=True).over(so_far)

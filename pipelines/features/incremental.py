@@ -49,6 +49,7 @@ from pipelines.features.moments import (
     START,
     USER,
     USER_SUMS,
+    carried,
     event_moments,
     of_items,
     of_users,
@@ -147,7 +148,7 @@ class Incremental:
         ).write.parquet(f"{folder}/items")
         of_events = rated.where(sf.col(MOMENT) == SAMPLE).drop(*ITEM_SUMS)
         known = self._written(self._user_moments(of_events, base, start), by_user)
-        users = known.where(sf.col(MOMENT) == USER)
+        users = carried(known.where(sf.col(MOMENT) == USER))
         users.select(
             *(USER_ID, *USER_FEATURES, USER_HISTORY, FIRST, LAST, POSITIVES),
             *(*USER_SUMS, RECENT_ITEMS, GENRE_COUNTS),

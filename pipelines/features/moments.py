@@ -10,6 +10,7 @@ from pipelines.features.history import (
     AT,
     IS_POSITIVE,
     ITEM_GENRE_LIST,
+    SUMS,
     in_order,
     list_columns,
     sums_of,
@@ -40,6 +41,12 @@ ITEM_COUNTS = ("item_rating_count", "item_rating_mean", "item_rating_stddev")
 #: What statistics go on from, by the table that they are kept in.
 ITEM_SUMS = (sums_of("item_rating"),)
 USER_SUMS = (sums_of("user_rating"), sums_of("user_release_year"))
+#: What queries for users carry through Python, as one list of doubles (:func:`carried`).
+CARRIED = "carried"
+_CARRIED = {
+    **{f"{sums}.{name}": kind for sums in USER_SUMS for name, kind in SUMS.items()},
+    **dict.fromkeys((FIRST, LAST, POSITIVES), "bigint"),
+}
 
 
 def label(config: PipelineConfig) -> Column:
@@ -84,7 +91,7 @@ def of_items(moments: DataFrame, catalogue: DataFrame) -> DataFrame:
 def of_users(moments: DataFrame, config: PipelineConfig, *, resumable: bool) -> DataFrame:
     """Return the moments of events and users, each with its user's features at that time.
 
-    If `resumable`, queries also have what a later fold goes on from.
+    If `resumable`, queries also have what a later fold goes on from: lists, and :func:`carried`.
     """
     moments = moments.withColumn(IS_POSITIVE, sf.col(LABEL) == 1.0)
     if resumable:
@@ -97,9 +104,23 @@ def of_users(moments: DataFrame, config: PipelineConfig, *, resumable: bool) -> 
         {RATING: "user_rating", "release_year": "user_release_year"},
     )
     if resumable:
-        # Only where they are kept, so that those of every event need not pass through Python.
-        is_query = sf.col(MOMENT) == USER
-        rated = rated.withColumns({name: sf.when(is_query, sf.col(name)) for name in USER_SUMS})
-    else:
-        rated = rated.drop(*USER_SUMS)
+        # One column, which is null for events: a null for each of these would still be sent to
+        # Python and back for each event, and more than double what this pass takes.
+        values = sf.array(*(sf.col(name).cast("double") for name in _CARRIED))
+        rated = rated.withColumn(CARRIED, sf.when(sf.col(MOMENT) == USER, values))
+        rated = rated.drop(FIRST, LAST, POSITIVES)
+    rated = rated.drop(*USER_SUMS)
     return with_recent_lists(rated, config.features.history_length)
+
+
+def carried(users: DataFrame) -> DataFrame:
+    """Give resumable queries the columns that went through Python as one; all are exact."""
+    values = {
+        name: sf.col(CARRIED)[place].cast(kind)
+        for place, (name, kind) in enumerate(_CARRIED.items())
+    }
+    sums = {
+        column: sf.struct(*(values[f"{column}.{name}"].alias(name) for name in SUMS))
+        for column in USER_SUMS
+    }
+    return users.withColumns({**sums, **{name: values[name] for name in (FIRST, LAST, POSITIVES)}})
