@@ -10,11 +10,13 @@ never looked up, have no gradient, and stay as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from pipelines.features.schema import NUMBERS
 from pipelines.models.rankers.encoded import EncodedSamples, Shape, columns, named
@@ -72,14 +74,16 @@ class TrainingLoop:
         self._model.reset_metrics()
         at_once = _STEPS_AT_ONCE * self._batch_size
         for part in encoded.parts(at_once, seed, number):
-            self._train(*columns(part))
+            with _one_after_the_other():
+                self._train(*columns(part))
             yield len(part), self._loss()
 
     def loss(self, encoded: EncodedSamples) -> float:
         """Return the mean loss of rows that are not trained on."""
         self._model.reset_metrics()
         for part in encoded.parts(self._scored_at_once):
-            self._test(*columns(part))
+            with _one_after_the_other():
+                self._test(*columns(part))
         return self._loss()
 
     def _loss(self) -> float:
@@ -104,6 +108,18 @@ class TrainingLoop:
             tf.TensorSpec([None], tf.float32),
         )
         return tf.function(run, input_signature=specs, autograph=False)
+
+
+def _one_after_the_other() -> AbstractContextManager[None]:
+    """Let TensorFlow run the operations of a graph in one order, always the same.
+
+    A sum of several gradients (AddN) begins with the one whose buffer nobody else holds any more:
+    with the usual executor that depends on which operation has just ended.
+    """
+    in_order: AbstractContextManager[None] = context.function_executor_type(
+        "SINGLE_THREADED_EXECUTOR"
+    )
+    return in_order
 
 
 def _resized(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
