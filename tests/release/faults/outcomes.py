@@ -19,6 +19,8 @@ _LONGEST = 150
 _PLAIN = (
     (r"Failed to upload \S+ to \S+: ", ""),
     (r"Error running script.*?-(?=[A-Z]+ )", ""),
+    # One that hangs: on a crowded machine gRPC gives up its connection before we give up the call.
+    (r"UNAVAILABLE: .*connection attempt timed out.*", "DEADLINE_EXCEEDED: Deadline Exceeded"),
     (r"UNAVAILABLE: .*", "UNAVAILABLE"),
     (r"scores \S+, the trainer \S+", "scores <one number>, the trainer <another>"),
     (r"'utf-8' codec.*", "no UTF-8"),
