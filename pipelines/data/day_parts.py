@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: What is being written lies in folders of these names, which no reader of the table looks into.
 STAGING = ".writing-"
+#: Below such a folder: the days as they were.
+_REPLACED = "replaced"
 #: Rows that are held before they go into a day's file.
 _ROWS_PER_GROUP = 1 << 17
 
@@ -97,9 +99,10 @@ def _write(attempt: Path, day: date, pieces: Iterator[pa.RecordBatch]) -> str:
 def put_in_place(parts: dict[date, list[Path]], table: Path, staging: Path) -> None:
     """Make `parts` the days of `table`, each by one rename, and remove `staging`.
 
-    A crash leaves each day as it was, or as it is now, or not there at all.
+    A crash leaves each day as it was, or as it is now, or out of the table: then it is where
+    :func:`clear_staging` finds it.
     """
-    replaced = staging / "replaced"
+    replaced = staging / _REPLACED
     replaced.mkdir(parents=True, exist_ok=True)
     for first, *others in parts.values():
         for other in others:
@@ -112,6 +115,12 @@ def put_in_place(parts: dict[date, list[Path]], table: Path, staging: Path) -> N
 
 
 def clear_staging(table: Path) -> None:
-    """Remove what an interrupted write of `table` left."""
+    """Remove what an interrupted write of `table` left, and put back what it had taken out.
+
+    The source need not have such a day any more.
+    """
     for folder in table.glob(f"{STAGING}*"):
+        for day in (folder / _REPLACED).glob(f"{DAY}=*"):
+            if not (table / day.name).exists():
+                day.rename(table / day.name)
         shutil.rmtree(folder)

@@ -1,7 +1,7 @@
 """The days that the lake holds, and which of them can be trusted.
 
 The days of one write are replaced one after the other. A crash in between leaves whole days, old
-or new, and maybe one that is not there. So the days of a write are noted in
+or new, and maybe one that the next write has to put back. So the days of a write are noted in
 ``ratings/_unfinished/`` before it starts and struck out when it is done: a day that is still noted
 is written again by the next ingest that can, and no features are computed from it meanwhile.
 """
@@ -59,7 +59,7 @@ def write_days(
     sort_by: Sequence[str],
     last: Callable[[DataFrame], DataFrame] = lambda frame: frame,
 ) -> None:
-    """Replace the partitions of `table` for the days in `frame`, and no others.
+    """Replace the partitions of `table` for the days in `frame`, and no others. One at a time.
 
     Each day gets one file, a large one several; `rows_by_day` says how large they are, roughly.
     Rows are sorted inside of a file. `last` is applied to the rows on their way into the files.
@@ -77,6 +77,7 @@ def write_days(
     placed = frame.repartition(tasks, *spread).drop("files", "share")
     ordered = last(placed).sortWithinPartitions(DAY, *sort_by)
     folder = local_folder(table)
+    clear_staging(folder)
     staging = folder / f"{STAGING}{uuid.uuid4().hex}"
     put_in_place(write_parts(ordered, staging), folder, staging)
 
