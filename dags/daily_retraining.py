@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pendulum
 from airflow.sdk import (
@@ -36,9 +36,6 @@ from ferry_tasks import (
 from pipelines.airflow.timetable import DataDayTimetable
 from pipelines.errors import ReleaseError
 from pipelines.models_config import RANKERS, Unit
-
-if TYPE_CHECKING:
-    from pipelines.release.outcome import RunSummary
 
 DOC = """
 ### Daily retraining
@@ -229,16 +226,9 @@ def finish(plan: dict[str, Any] | None) -> dict[str, Any]:
         raise AirflowFailException(f"no unit failed, but these tasks did: {', '.join(failed)}")
     if plan["run_type"] != "backfill" and (refused := summary.refusals()):
         tell(f"{dag_run.dag_id}: not live", "\n".join(refused), dag_run.dag_id, dag_run.run_id)
-    if summary.idle:
-        tell(f"{dag_run.dag_id}: nothing new", _idle(summary), dag_run.dag_id, dag_run.run_id)
+    if idle := summary.idleness():
+        tell(f"{dag_run.dag_id}: nothing new", idle, dag_run.dag_id, dag_run.run_id)
     return summary.model_dump(mode="json")
-
-
-def _idle(summary: RunSummary) -> str:
-    return (
-        f"{summary.idle}. What is live has all of the data, so nothing was trained. If the day "
-        "should have events, look at their source: a broken one looks the same"
-    )
 
 
 @dag(

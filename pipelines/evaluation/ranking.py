@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pyspark.ml.evaluation import RankingEvaluator
 from pyspark.sql import functions as sf
 
 from pipelines.errors import DataError
 from pipelines.evaluation.lists import TOP
-from pipelines.evaluation.scores import require_finite
 from pipelines.models.interactions import seen_items
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
 
@@ -23,10 +22,7 @@ RECALL = "recall_at_50"
 COVERAGE, TOP_SHARE, NOVELTY = "coverage", "top_share", "novelty"
 #: Lists must be at least this long to be evaluated.
 EVALUATED_LENGTH = 50
-_SPARK_METRICS: dict[str, tuple[Literal["ndcgAtK", "recallAtK"], int]] = {
-    NDCG: ("ndcgAtK", 10),
-    RECALL: ("recallAtK", EVALUATED_LENGTH),
-}
+_NDCG_LENGTH = 10
 
 
 def holdout_users(training: DataFrame, holdout: DataFrame) -> DataFrame:
@@ -48,34 +44,25 @@ def holdout_users(training: DataFrame, holdout: DataFrame) -> DataFrame:
     )
 
 
-def ranking_metrics(lists: DataFrame, relevant: DataFrame) -> dict[str, float]:
-    """Return the means of NDCG@10 and recall@50 over the users of `relevant`.
+def relevance(relevant: pa.ListArray, items: int) -> NDArray[np.bool_]:
+    """Return [users, items]: whether the item with that number is relevant to the user."""
+    lengths = relevant.value_lengths().to_numpy(zero_copy_only=False)
+    matrix = np.zeros((len(lengths), items), bool)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    matrix[rows, relevant.flatten().to_numpy(zero_copy_only=False)] = True
+    return matrix
 
-    `lists` has ``id`` and ``items`` (array<int>, best first), `relevant` ``id`` and ``relevant``
-    (array<int>, not empty). Relevance is binary; the ideal ranking has min(10, relevant) hits, and
-    recall is divided by all relevant items. A user without a list counts 0.
 
-    Raises:
-        DataError: `relevant` is empty, or a metric is not finite.
+def ndcg_at_10(hits: NDArray[np.bool_], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each user's NDCG@10 [users] float64, with binary relevance.
+
+    `hits` [users, length] says which places of a list, best first, are relevant; `relevant` [users]
+    how many items are, at least one: the ideal ranking has min(10, relevant) hits.
     """
-    pairs = relevant.join(lists, "id", "left").select(
-        sf.coalesce("items", sf.array().cast("array<int>")).cast("array<double>").alias("items"),
-        sf.col("relevant").cast("array<double>").alias("relevant"),
-    )
-    pairs = pairs.cache()
-    try:
-        if pairs.isEmpty():
-            raise DataError("no user of the holdout has a positive item that is new to them")
-        metrics = {
-            name: RankingEvaluator(
-                predictionCol="items", labelCol="relevant", metricName=metric, k=k
-            ).evaluate(pairs)
-            for name, (metric, k) in _SPARK_METRICS.items()
-        }
-    finally:
-        pairs.unpersist()
-    # Spark adds up in the order in which tasks end: rounding hides what that does to the last bit.
-    return require_finite({name: round(value, 12) for name, value in metrics.items()})
+    hits = hits[:, :_NDCG_LENGTH]
+    discounts = 1 / np.log2(np.arange(_NDCG_LENGTH) + 2)
+    ideal = np.cumsum(discounts)[np.minimum(relevant, _NDCG_LENGTH) - 1]
+    return np.asarray((hits * discounts[: hits.shape[1]]).sum(axis=1) / ideal)
 
 
 def exposure_metrics(

@@ -25,6 +25,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as sf
 from scipy.sparse import csr_matrix
 
+from pipelines.evaluation.ranking import ndcg_at_10, relevance
 from pipelines.models.topn import BELOW_ALL, best, mark_seen, user_blocks, vector_matrix
 
 if TYPE_CHECKING:
@@ -217,13 +218,8 @@ def choose_weights(users: DataFrame, blend: Blend, tried: NDArray[np.float32]) -
 
 
 def _ndcg(scores: NDArray[np.float32], users: pa.RecordBatch) -> NDArray[np.float64]:
-    """Return each user's NDCG@10, as :func:`pipelines.evaluation.ranking.ranking_metrics` does."""
+    """Return each user's NDCG@10 of the unseen items with the best of these scores."""
     mark_seen(scores, users["seen"])
-    is_relevant = np.zeros(scores.shape, bool)
-    lengths = users["relevant"].value_lengths().to_numpy(zero_copy_only=False)
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    is_relevant[rows, users["relevant"].flatten().to_numpy(zero_copy_only=False)] = True
-    hits = np.take_along_axis(is_relevant, best(scores, _LENGTH), axis=1)
-    discounts = 1 / np.log2(np.arange(_LENGTH) + 2)
-    ideal = np.cumsum(discounts)[np.minimum(lengths, _LENGTH) - 1]
-    return np.asarray((hits * discounts[: hits.shape[1]]).sum(axis=1) / ideal)
+    relevant = relevance(users["relevant"], scores.shape[1])
+    hits = np.take_along_axis(relevant, best(scores, _LENGTH), axis=1)
+    return ndcg_at_10(hits, users["relevant"].value_lengths().to_numpy(zero_copy_only=False))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import DataError
-from pipelines.evaluation.ranking import EVALUATED_LENGTH, NDCG, RECALL
+from pipelines.evaluation.ranking import EVALUATED_LENGTH, NDCG, RECALL, ndcg_at_10, relevance
 from pipelines.evaluation.scores import require_finite
 from pipelines.models.exploration import TURN, Exploration
 from pipelines.models.topn import Scorer, best_of_block, user_blocks
@@ -22,8 +22,6 @@ from pipelines.models.topn import Scorer, best_of_block, user_blocks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame
-
-_NDCG_LENGTH = 10
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,9 @@ def measure_rankings(
 ) -> dict[str, Measured]:
     """Return what the lists of `length`, 50 or more, that each ranking gives are worth, by name.
 
-    They are the lists of :func:`pipelines.models.topn.top_unseen`, and their metrics those of
-    :func:`pipelines.evaluation.ranking.ranking_metrics`. `users` has ``seen``, ``relevant`` (both
+    They are the lists of :func:`pipelines.models.topn.top_unseen`. Their metrics are means over the
+    users: NDCG@10 with binary relevance, and the share of a user's relevant items that are among
+    the first 50. `users` has ``seen``, ``relevant`` (both
     array<int>, without a common item; the latter not empty) and what the scorers read, with an
     exploration also ``turn``; all rankings are of the same items.
 
@@ -124,17 +123,8 @@ def _sums(
     rows = np.repeat(np.arange(len(lengths)), lengths)
     places = np.arange(len(items)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     relevant = users["relevant"].value_lengths().to_numpy(zero_copy_only=False)
-    is_relevant = np.zeros((len(relevant), len(listed)), bool)
-    wanted = users["relevant"].flatten().to_numpy(zero_copy_only=False)
-    is_relevant[np.repeat(np.arange(len(relevant)), relevant), wanted] = True
+    is_relevant = relevance(users["relevant"], len(listed))
     hits = np.zeros((len(relevant), EVALUATED_LENGTH), bool)
     counts = places < EVALUATED_LENGTH
     hits[rows[counts], places[counts]] = is_relevant[rows[counts], items[counts]]
-    gains = _ndcg(hits[:, :_NDCG_LENGTH], relevant)
-    return math.fsum(gains), math.fsum(hits.sum(axis=1) / relevant)
-
-
-def _ndcg(hits: NDArray[np.bool_], relevant: NDArray[np.int64]) -> NDArray[np.float64]:
-    discounts = 1 / np.log2(np.arange(_NDCG_LENGTH) + 2)
-    ideal = np.cumsum(discounts)[np.minimum(relevant, _NDCG_LENGTH) - 1]
-    return np.asarray((hits * discounts).sum(axis=1) / ideal)
+    return math.fsum(ndcg_at_10(hits, relevant)), math.fsum(hits.sum(axis=1) / relevant)

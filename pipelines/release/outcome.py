@@ -39,6 +39,15 @@ class RunSummary(BaseModel):
     #: Why there was nothing to ingest; None: there was.
     idle: str | None = None
 
+    def idleness(self) -> str | None:
+        """Return what somebody is told of an idle day, or None: it was none."""
+        if self.idle is None:
+            return None
+        return (
+            f"{self.idle}. What is live has all of the data, so nothing was trained. If the day "
+            "should have events, look at their source: a broken one looks the same"
+        )
+
     def refusals(self) -> list[str]:
         """Return a line for each unit whose version was refused."""
         return [f"{u.unit}: {u.reason}" for u in self.units if u.outcome == "refused"]
