@@ -109,6 +109,8 @@ _CONFIG = configuration()
 _UNITS = _CONFIG.models.enabled_units()
 _OPERATIONS = _CONFIG.operations
 _CALENDAR = _CONFIG.data.calendar
+#: Builds that take longest, the longest last, begin first: none of them goes on alone at the end.
+_LONG_BUILDS: tuple[Unit, ...] = ("interest_ranker", "recs", "embeddings", "ctr_pmml")
 
 
 @task(task_id=PLAN_TASK, execution_timeout=timedelta(minutes=5))
@@ -191,6 +193,18 @@ def report(plan: dict[str, Any] | None) -> str:
         from pipelines.steps import ending
 
         return ending.report_step(settings, RunPlan.model_validate(plan), _ended_tasks(context))
+
+
+def _build_options(unit: Unit) -> dict[str, Any]:
+    """Return what every build has: its place among the heavy tasks, and its weight in the queue."""
+    weight = 1 + _LONG_BUILDS.index(unit) if unit in _LONG_BUILDS else 0
+    return {
+        "task_id": "build",
+        "pool_slots": heavy_slots(),
+        # Less than the weights of online_check and restore.
+        "priority_weight": 5 + weight,
+        "weight_rule": "absolute",
+    }
 
 
 def _ended_tasks(context: Any) -> list[dict[str, Any]]:
@@ -343,14 +357,13 @@ def daily_retraining() -> None:
         def release(unit: Unit = unit) -> None:
             build: Any
             if unit in RANKERS:
-                build = build_keras.override(task_id="build", pool_slots=heavy_slots())(unit, plan)
+                build = build_keras.override(**_build_options(unit))(unit, plan)
             else:
                 build = FerrySparkOperator(
-                    task_id="build",
                     step="build",
                     unit=unit,
                     execution_timeout=timedelta(hours=4),
-                    pool_slots=heavy_slots(),
+                    **_build_options(unit),
                 )
             stage = FerrySparkOperator(task_id="stage", step="stage", unit=unit)
             approve = ReleaseApproval(task_id="approve", unit=unit, operations=_OPERATIONS)

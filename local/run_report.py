@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from local.home import Home
 from local.run_view import NOT_RUN
 from local.task_log import error_of
 from pipelines.lake import Lake
-from pipelines.work_time import seconds_at_work, work_times
+from pipelines.work_time import JavaTime, WorkTime, seconds_at_work, work_times
 
+_INGEST = "ingest"
 _OUTCOME_COLOURS = {"live": "green", "unchanged": "green", "failed": "bold red"}
 
 
@@ -90,14 +92,29 @@ def _print_durations(
         # The rest is scheduling, and the start of processes that nothing else was done beside.
         table.add_row("at work", "", f"{seconds_at_work(works):.1f}")
     console.print(table)
-    path = critical_path(
+    spans = [
         TaskSpan(task.task_id, task.start_date, task.start_date + timedelta(seconds=task.duration))
         for task in tasks
         if task.start_date and task.duration is not None and task.state not in NOT_RUN
-    )
-    if path:
-        java = {_task_of(work.step): work.java for work in works if work.java}
-        console.print(describe(path, java), soft_wrap=True)
+    ]
+    if spans:
+        console.print(describe(critical_path(spans), java_by_task(spans, works)), soft_wrap=True)
+
+
+def java_by_task(spans: Sequence[TaskSpan], works: Sequence[WorkTime]) -> dict[str, JavaTime]:
+    """Return what Java spent in each task.
+
+    Not each step is done by its own task: a small lake's features come with its ingest.
+    """
+    began = {span.task_id: span.began for span in spans}
+    spent: dict[str, JavaTime] = {}
+    for work in works:
+        task = _task_of(work.step)
+        if task in began and work.ended < began[task]:
+            task = _INGEST
+        if work.java:
+            spent[task] = spent[task].plus(work.java) if task in spent else work.java
+    return spent
 
 
 def _task_of(step: str) -> str:

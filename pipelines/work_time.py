@@ -41,6 +41,15 @@ class JavaTime(BaseModel):
     collecting: float
     tasks: float
 
+    def plus(self, other: JavaTime) -> JavaTime:
+        """Return what both spent together."""
+        return JavaTime(
+            starting=self.starting + other.starting,
+            compiling=self.compiling + other.compiling,
+            collecting=self.collecting + other.collecting,
+            tasks=self.tasks + other.tasks,
+        )
+
     def since(self, before: JavaTime) -> JavaTime:
         """Return what was spent since `before`."""
         return JavaTime(

@@ -23,6 +23,8 @@ def parse(folder: Path, home: Path) -> dict[str, Any]:
         env={
             **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "FERRY"))},
             "AIRFLOW_HOME": str(home),
+            # Whatever this machine has room for.
+            "FERRY_HEAVY_TASKS": "2",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         },
@@ -163,6 +165,22 @@ def test_trainings_share_the_machine_and_leave_room_for_a_rollback(parsed: dict[
     assert 3 * taken > 128
     daily = parsed["dags"]["daily_retraining"]["weights"]
     assert min(parsed["dags"]["rollback"]["weights"].values()) > max(daily.values())
+
+
+def test_the_longest_builds_begin_first_and_keep_nobody_from_a_repair(
+    parsed: dict[str, Any],
+) -> None:
+    weights = parsed["dags"]["daily_retraining"]["weights"]
+    builds = {unit: weights[f"{unit}.build"] for unit in ENABLED}
+    assert sorted(builds, key=builds.__getitem__, reverse=True) == [
+        "ctr_pmml",
+        "embeddings",
+        "recs",
+        "interest_ranker",
+        "embedding_mlp",
+    ]
+    for repair in ("online_check", "restore"):
+        assert max(builds.values()) < min(parsed["dags"][repair]["weights"].values())
 
 
 def test_days_of_a_backfill_take_turns_at_the_lake(daily: dict[str, Any]) -> None:

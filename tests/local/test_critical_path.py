@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from local.critical_path import TaskSpan, critical_path, describe
-from pipelines.work_time import JavaTime
+from local.run_report import java_by_task
+from pipelines.work_time import JavaTime, WorkTime
 
 NOON = datetime(2026, 3, 5, 12, tzinfo=UTC)
 
@@ -51,3 +52,20 @@ def test_the_path_is_one_line_with_what_java_spent() -> None:
         "critical path: plan 4 s → ingest 20 s (Java starting 6, compiling 8, in tasks 11); "
         "between them 2 s"
     )
+
+
+def test_what_a_step_took_within_another_task_is_that_tasks() -> None:
+    spans = [span("ingest", 0, 60), span("features", 61, 62), span("recs.build", 63, 90)]
+    one = JavaTime(starting=1, compiling=2, collecting=3, tasks=4)
+
+    def work(step: str, began: float, ended: float) -> WorkTime:
+        at = span("any", began, ended)
+        return WorkTime(step=step, began=at.began, ended=at.ended, java=one)
+
+    works = [work("ingest", 5, 30), work("features", 30, 58), work("build recs", 70, 88)]
+    spent = java_by_task(spans, works)
+    assert spent == {"ingest": one.plus(one), "recs.build": one}
+    assert spent["ingest"].tasks == 8
+    # Computed by their own task, they are its own.
+    works[1] = work("features", 61, 62)
+    assert java_by_task(spans, works).keys() == {"ingest", "features", "recs.build"}
